@@ -1,0 +1,211 @@
+"""A serving model folder: what it must hold, read and checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from google.protobuf import text_format
+
+from ocr_serving.errors import ConfigError
+from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
+
+SERVER_CONF = "serving_server_conf.prototxt"
+CLIENT_CONF = "serving_client_conf.prototxt"
+PADDLEX_CONF = "inference.yml"
+
+CTC_INDEX = "ctc_index"
+"""Compact rec output: int32 (n, t), the best class of each time step."""
+CTC_SCORE = "ctc_score"
+"""Compact rec output: float32 (n, t), the probability of that class."""
+DERIVED = (CTC_INDEX, CTC_SCORE)
+"""Outputs that an engine makes from the graph's first output; returned only when fetched by name."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An input or output as serving_server_conf.prototxt declares it.
+
+    Attributes:
+        name: what the original's graph called it.
+        alias: what feeds and fetches call it.
+        elem_type: Paddle Serving's number of the element type (1 is float32).
+        shape: dimensions without the batch; dynamic ones may be missing.
+        is_lod: whether it carries level-of-detail offsets.
+    """
+
+    name: str
+    alias: str
+    elem_type: int
+    shape: tuple[int, ...]
+    is_lod: bool = False
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How a uint8 BGR image becomes the model's input: (pixel * scale - mean) / std, per channel in BGR order.
+
+    Attributes:
+        scale: factor on a pixel, usually 1/255.
+        mean, std: float32 (3,).
+    """
+
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """A model folder that has been read and checked.
+
+    Attributes:
+        path: the folder.
+        model_file: inference.onnx, *.pdmodel or PIR *.json.
+        params_file: *.pdiparams of a Paddle model, None for ONNX.
+        feeds, fetches: as declared, derived outputs included.
+        normalization: for uint8 images, None where inference.yml has none.
+        characters: index -> text of a CTC model, the blank (index 0) and the final space included; empty for det.
+        image_height: input height of a rec model in pixels, None for det.
+    """
+
+    path: Path
+    model_file: Path
+    params_file: Path | None
+    feeds: tuple[Variable, ...]
+    fetches: tuple[Variable, ...]
+    normalization: Normalization | None
+    characters: tuple[str, ...]
+    image_height: int | None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, for messages and metrics."""
+        return self.path.resolve().name
+
+    @property
+    def format(self) -> str:
+        """ "onnx" or "paddle"."""
+        return "onnx" if self.params_file is None else "paddle"
+
+    @property
+    def graph_fetches(self) -> tuple[Variable, ...]:
+        """The outputs of the graph itself, in its order."""
+        return tuple(v for v in self.fetches if v.alias not in DERIVED)
+
+
+def load(path: str | Path) -> ModelDir:
+    """Read a model folder.
+
+    Raises:
+        ConfigError: the folder or a file in it is missing or damaged; the message says which, and how to get it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        kind = folder.name.removesuffix("_model") or "ocr_det"
+        raise ConfigError(
+            f"Model folder {folder} does not exist; get it with: "
+            f"python3 -m paddle_serving_app.package --get_model {kind} && tar -xzf {kind}.tar.gz"
+        )
+    feeds, fetches = read_conf(folder / SERVER_CONF)
+    model_file, params_file = _model_files(folder)
+    config = _read_yaml(folder / PADDLEX_CONF)
+    return ModelDir(
+        path=folder,
+        model_file=model_file,
+        params_file=params_file,
+        feeds=feeds,
+        fetches=fetches,
+        normalization=_normalization(config),
+        characters=_characters(config),
+        image_height=_image_height(config),
+    )
+
+
+def read_conf(path: Path) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
+    """The (feeds, fetches) of a serving_{server,client}_conf.prototxt.
+
+    Raises:
+        ConfigError: the file is missing or is not such a file.
+    """
+    try:
+        conf = text_format.Parse(path.read_text(encoding="utf-8"), GeneralModelConfig())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}.") from error
+    if not conf.feed_var or not conf.fetch_var:
+        raise ConfigError(f"{path} is damaged: it needs at least one feed_var and one fetch_var.")
+    feeds = tuple(Variable(v.name, v.alias_name, v.feed_type, tuple(v.shape), v.is_lod_tensor) for v in conf.feed_var)
+    fetches = tuple(
+        Variable(v.name, v.alias_name, v.fetch_type, tuple(v.shape), v.is_lod_tensor) for v in conf.fetch_var
+    )
+    return feeds, fetches
+
+
+def _model_files(folder: Path) -> tuple[Path, Path | None]:
+    onnx = sorted(folder.glob("*.onnx"))
+    if onnx:
+        return onnx[0], None
+    graphs = sorted(folder.glob("*.pdmodel")) or sorted(folder.glob("inference.json"))
+    params = sorted(folder.glob("*.pdiparams"))
+    if not graphs or not params:
+        raise ConfigError(
+            f"Model folder {folder} holds no model: it needs inference.onnx, or inference.pdmodel (or inference.json) "
+            "with inference.pdiparams."
+        )
+    return graphs[0], params[0]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """inference.yml, or {} where the folder has none (a model that is only served, not used by the pipeline)."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: it is not valid YAML.") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} is damaged: it must hold a mapping.")
+    return config
+
+
+def _transform(config: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The options of one pre-processing op of inference.yml, None where it is not listed."""
+    for op in (config.get("PreProcess") or {}).get("transform_ops") or []:
+        if isinstance(op, dict) and name in op:
+            return op[name] or {}
+    return None
+
+
+def _normalization(config: dict[str, Any]) -> Normalization | None:
+    image = _transform(config, "NormalizeImage")
+    if image is not None:
+        scale = image.get("scale", 1 / 255)
+        if isinstance(scale, str):
+            scale = 1 / 255  # PaddleX writes the expression "1./255."; it is never evaluated
+        return Normalization(float(scale), _triple(image["mean"]), _triple(image["std"]))
+    if _transform(config, "RecResizeImg") is not None:
+        return Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return None
+
+
+def _triple(values: list[float]) -> tuple[float, float, float]:
+    blue, green, red = (float(np.float32(v)) for v in values)
+    return blue, green, red
+
+
+def _characters(config: dict[str, Any]) -> tuple[str, ...]:
+    """Blank first and space last, as PaddleOCR's CTCLabelDecode builds its table; entries may be several characters."""
+    keys = (config.get("PostProcess") or {}).get("character_dict")
+    return ("", *(str(k) for k in keys), " ") if keys else ()
+
+
+def _image_height(config: dict[str, Any]) -> int | None:
+    rec = _transform(config, "RecResizeImg")
+    return int(rec["image_shape"][1]) if rec is not None else None

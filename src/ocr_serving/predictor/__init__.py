@@ -1,0 +1,1 @@
+"""The seam between the pipeline and inference: see base.Predictor."""

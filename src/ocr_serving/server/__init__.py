@@ -1,0 +1,1 @@
+"""The model server: predictors offered to other processes."""

@@ -1,0 +1,1 @@
+"""Paddle Serving's wire formats: bytes in, objects out, no sockets."""

@@ -103,7 +103,9 @@ def load(
     if path is not None:
         values = _build_check(_read_toml(path), str(path))
     prefix = "OCR_"
-    variables = {k[len(prefix) :].lower(): v for k, v in environ.items() if k.startswith(prefix) and k != "OCR_SETTINGS"}
+    variables = {
+        k[len(prefix) :].lower(): v for k, v in environ.items() if k.startswith(prefix) and k != "OCR_SETTINGS"
+    }
     values |= _build_check(variables, "the environment (OCR_*)")
     values |= _build_check({k: v for k, v in (flags or {}).items() if v is not None}, "the command line")
     return _build(values, "the settings")

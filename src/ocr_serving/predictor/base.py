@@ -16,9 +16,7 @@ Arrays = dict[str, Array]
 class Predictor(Protocol):
     """One served model. Thread-safe: any number of calls may run at once."""
 
-    def predict(
-        self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None
-    ) -> Arrays:
+    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """Run the model once.
 
         Args:
@@ -39,5 +37,3 @@ class Predictor(Protocol):
     def close(self) -> None:
         """Free what the predictor holds; no call may follow."""
         ...
-
-

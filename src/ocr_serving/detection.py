@@ -1,0 +1,136 @@
+"""Image -> quads: resize, the det model, and DB post-processing of its probability map.
+
+DB: Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020. The model predicts a shrunk
+kernel of each text; its contour becomes a rectangle, which is then widened back (unclip).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import BadUpstream
+from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
+from ocr_serving.predictor.base import Predictor
+from ocr_serving.settings import Settings
+
+INPUT = "x"
+OUTPUT = "save_infer_model/scale_0.tmp_1"
+STRIDE = 32
+"""The det model halves its input five times, so both sides are multiples of this."""
+MIN_KERNEL_SIDE = 3.0
+"""Kernels with a shorter side, in pixels of the map, are noise; the original's min_size."""
+MIN_BOX_SIDE = 5.0
+"""Widened boxes with a shorter side, in pixels of the map, are noise; the original's min_size + 2."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The boxes of one image, in reading order.
+
+    Attributes:
+        quads: float32 (n, 4, 2), pixels of the image, clockwise from top-left.
+        scores: float32 (n,), mean probability inside each kernel.
+    """
+
+    quads: Quads
+    scores: NDArray[np.float32]
+
+
+class Detector:
+    """Finds text boxes with any predictor of a DB model. Thread-safe."""
+
+    def __init__(self, predictor: Predictor, settings: Settings) -> None:
+        self._predictor = predictor
+        self._settings = settings
+
+    def detect(self, image: Image, deadline: Deadline | None = None) -> Detection:
+        """The text boxes of a BGR image, uint8 (h, w, 3).
+
+        Raises:
+            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size.
+        """
+        width, height = input_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        answer = self._predictor.predict({INPUT: resized[None]}, [OUTPUT], deadline)[OUTPUT]
+        if answer.shape != (1, 1, height, width) or answer.dtype != np.float32:
+            raise BadUpstream("The det model answered something that is no probability map of its input's size.")
+        quads, scores = boxes_from_map(answer[0, 0], self._settings)
+        quads *= np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+        return self._sorted(quads, scores, image)
+
+    def _sorted(self, quads: Quads, scores: NDArray[np.float32], image: Image) -> Detection:
+        """Boxes clipped to the image, the too small ones dropped, in reading order."""
+        last = np.array([image.shape[1] - 1, image.shape[0] - 1], np.float32)
+        quads = np.clip(quads, 0, last)
+        keep = np.minimum(*side_lengths(quads)) > self._settings.det_min_side
+        quads, scores = quads[keep], scores[keep]
+        order = reading_order(quads)
+        return Detection(quads[order], scores[order])
+
+
+def input_size(width: int, height: int, limit: int) -> tuple[int, int]:
+    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of STRIDE.
+
+    The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
+    lost one block more than needed (720 became 672).
+    """
+    ratio = min(1.0, limit / max(width, height))
+    return _nearest_multiple(width * ratio), _nearest_multiple(height * ratio)
+
+
+def _nearest_multiple(side: float) -> int:
+    return max(STRIDE, int(side / STRIDE + 0.5) * STRIDE)
+
+
+def boxes_from_map(probability: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
+    """DB post-processing.
+
+    Args:
+        probability: float32 (h, w), each pixel's probability of being text.
+        settings: det_thresh, det_box_thresh, det_unclip_ratio and det_max_boxes are used.
+
+    Returns:
+        quads float32 (n, 4, 2) in pixels of the map, clockwise from top-left, and their scores float32 (n,).
+    """
+    bitmap = (probability > settings.det_thresh).astype(np.uint8)
+    contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    quads, scores = [], []
+    for contour in contours[: settings.det_max_boxes]:
+        center, size, angle = cv2.minAreaRect(contour)
+        if min(size) < MIN_KERNEL_SIDE:
+            continue
+        score = kernel_score(probability, cv2.boxPoints((center, size, angle)))
+        if score < settings.det_box_thresh:
+            continue
+        size = unclip(size, settings.det_unclip_ratio)
+        if min(size) < MIN_BOX_SIDE:
+            continue
+        quads.append(order_points(cv2.boxPoints((center, size, angle))))
+        scores.append(score)
+    return np.array(quads, np.float32).reshape(-1, 4, 2), np.array(scores, np.float32)
+
+
+def unclip(size: tuple[float, float], ratio: float) -> tuple[float, float]:
+    """Sides of a rectangle after the DB paper's offset, area * ratio / perimeter, has been added all around.
+
+    The original offsets the polygon with rounded corners (pyclipper) and fits a rectangle again; for a rectangle that
+    is the rectangle with the offset added to each side, without pyclipper's rounding to whole pixels.
+    """
+    width, height = size
+    offset = width * height * ratio / (2 * (width + height))
+    return width + 2 * offset, height + 2 * offset
+
+
+def kernel_score(probability: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
+    """Mean of the map float32 (h, w) inside a quad (4, 2), its corners truncated to whole pixels as in the original."""
+    height, width = probability.shape
+    left, top = np.clip(np.floor(quad.min(axis=0)).astype(int), 0, [width - 1, height - 1])
+    right, bottom = np.clip(np.ceil(quad.max(axis=0)).astype(int), 0, [width - 1, height - 1])
+    mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    cv2.fillPoly(mask, [(quad - (left, top)).astype(np.int32)], 1)
+    return float(cv2.mean(probability[top : bottom + 1, left : right + 1], mask)[0])

@@ -1,0 +1,118 @@
+"""What an inference engine is to the rest of the house."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr_serving.deadline import Deadline, remaining
+from ocr_serving.errors import DeadlineExceeded
+from ocr_serving.model_dir import Normalization
+
+Array = NDArray[Any]
+Session = TypeVar("Session")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs.
+
+    Attributes:
+        device: "cpu" or "gpu".
+        gpu_id: which GPU.
+        precision: "auto", "f32", "bf16" or "fp16".
+        threads: CPU threads of one run, at least 1.
+        sessions: runs that may go on at once, at least 1; they share the threads.
+    """
+
+    device: str
+    gpu_id: int
+    precision: str
+    threads: int
+    sessions: int
+
+
+class Engine(Protocol):
+    """A model loaded and ready to run. Thread-safe: a run waits for a free session until its deadline."""
+
+    name: str
+    precision: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:
+        """Run the model on arrays.
+
+        Args:
+            feed: graph input -> array; a uint8 NHWC BGR array for an image input is normalised by the engine.
+            fetch: graph outputs, or derived ones (model_dir.DERIVED).
+            deadline: when waiting for a session is given up.
+
+        Returns:
+            output -> array of its own (no buffer of the engine is shared).
+
+        Raises:
+            EngineFailed: the engine refused the arrays or broke.
+            DeadlineExceeded: no session came free in time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class SessionPool(Generic[Session]):
+    """A fixed number of sessions, each used by one thread at a time; the most recently used one first."""
+
+    def __init__(self, make: Callable[[], Session], size: int) -> None:
+        self._free: queue.LifoQueue[Session] = queue.LifoQueue()
+        for _ in range(size):
+            self._free.put(make())
+
+    @contextmanager
+    def borrow(self, deadline: Deadline | None) -> Iterator[Session]:
+        """A session for the length of the block.
+
+        Raises:
+            DeadlineExceeded: none came free in time.
+        """
+        try:
+            session = self._free.get(timeout=remaining(deadline))
+        except queue.Empty:
+            raise DeadlineExceeded("The time for this request ran out while it waited for the engine.") from None
+        try:
+            yield session
+        finally:
+            self._free.put(session)
+
+
+def is_image(array: Array) -> bool:
+    """Whether the array is the uint8 NHWC BGR form that the engine normalises."""
+    return array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3
+
+
+def normalize(images: NDArray[np.uint8], how: Normalization) -> NDArray[np.float32]:
+    """uint8 (n, h, w, 3) BGR -> float32 (n, 3, h, w) for engines that do not normalise inside the graph.
+
+    The order of operations is the original's (divide by 255, subtract the mean, divide by the std, each rounded to
+    float32), so the result equals that of its Div, Normalize and Transpose ops.
+    """
+    values = images.astype(np.float32)
+    values /= 1 / how.scale
+    np.subtract(values, np.asarray(how.mean), out=values, casting="same_kind")
+    np.divide(values, np.asarray(how.std), out=values, casting="same_kind")
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The derived rec outputs, next to the graph: float32 (n, t, c) -> best class int32 (n, t), its value float32 (n, t)."""
+    index = probabilities.argmax(axis=-1)
+    score = np.take_along_axis(probabilities, index[..., None], axis=-1)[..., 0]
+    return index.astype(np.int32), score

@@ -1,0 +1,77 @@
+"""ONNX Runtime: for ONNX models, on CPU or on an NVIDIA GPU (CUDA provider)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ocr_serving.deadline import Deadline
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, ctc_best, is_image, normalize
+from ocr_serving.errors import ConfigError, EngineFailed
+from ocr_serving.model_dir import DERIVED, ModelDir
+
+
+class OnnxRuntimeEngine:
+    """See engine.base.Engine. One ONNX Runtime session is thread-safe; the pool only bounds how many run at once."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: ModelDir, options: EngineOptions) -> None:
+        import onnxruntime
+
+        if model.format != "onnx":
+            raise ConfigError(f"ONNX Runtime cannot read {model.model_file.name}; take engine openvino or paddle.")
+        if options.precision not in ("auto", "f32"):
+            raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
+        self.precision = "f32"
+        self._normalization = model.normalization
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = max(1, options.threads // options.sessions)
+        settings.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model.model_file), settings, providers=self._providers(onnxruntime, options)
+            )
+        except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
+            raise ConfigError(f"ONNX Runtime cannot load {model.model_file}: {type(error).__name__}.") from error
+        self._check_device(options)
+        self.inputs = tuple(port.name for port in self._session.get_inputs())
+        self.outputs = tuple(port.name for port in self._session.get_outputs())
+        self._sessions: SessionPool[Any] = SessionPool(lambda: self._session, options.sessions)
+
+    def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:
+        """See engine.base.Engine.run."""
+        arrays = {}
+        for name in self.inputs:
+            array = feed[name]
+            if self._normalization is not None and is_image(array):
+                array = normalize(array, self._normalization)
+            arrays[name] = np.ascontiguousarray(array)
+        with self._sessions.borrow(deadline) as session:
+            try:
+                found = dict(zip(self.outputs, session.run(list(self.outputs), arrays), strict=True))
+            except Exception as error:  # as above
+                raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
+        if any(name in DERIVED for name in fetch):
+            found |= zip(DERIVED, ctc_best(found[self.outputs[0]]), strict=True)
+        return {name: found[name] for name in fetch}
+
+    def close(self) -> None:
+        """See engine.base.Engine.close; a session is freed with its last reference."""
+
+    @staticmethod
+    def _providers(onnxruntime: Any, options: EngineOptions) -> list[Any]:
+        if options.device == "gpu":
+            # exhaustive search costs seconds for every new shape; heuristics choose nearly as well for these models
+            return [("CUDAExecutionProvider", {"device_id": options.gpu_id, "cudnn_conv_algo_search": "HEURISTIC"})]
+        return ["CPUExecutionProvider"]
+
+    def _check_device(self, options: EngineOptions) -> None:
+        """ONNX Runtime falls back to the CPU without an error; a service asked for a GPU must not."""
+        if options.device == "gpu" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ConfigError(
+                "ONNX Runtime cannot use the GPU: its CUDA or cuDNN libraries are missing or too old; "
+                "install them with: pip install 'ocr-serving[gpu]'."
+            )

@@ -1,0 +1,86 @@
+"""Which engine loads a model folder."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ocr_serving.engine.base import Engine, EngineOptions
+from ocr_serving.errors import ConfigError
+from ocr_serving.model_dir import ModelDir
+from ocr_serving.settings import Settings, usable_cores
+
+_PACKAGES = {
+    "openvino": ("openvino", "pip install openvino"),
+    "paddle": ("paddle", "pip install 'paddlepaddle>=3.2.2,<3.3'"),
+    "onnxruntime": ("onnxruntime", "pip install 'ocr-serving[onnxruntime]'"),
+}
+
+
+def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engine:
+    """Load the model with the engine that the settings name, or with the best one installed (engine "auto").
+
+    Args:
+        model: a checked model folder.
+        settings: engine, device, gpu_id, precision and threads are used.
+        sessions: runs that may go on at once.
+
+    Raises:
+        ConfigError: the engine, its package or the device is not there, or it cannot read this model.
+    """
+    name = _choose(model, settings) if settings.engine == "auto" else settings.engine
+    if settings.device == "gpu":
+        _require_gpu(name)
+    package, install = _PACKAGES[name]
+    if find_spec(package) is None:
+        raise ConfigError(f"Engine {name} is not installed; install it with: {install}.")
+    options = EngineOptions(
+        settings.device, settings.gpu_id, settings.precision, settings.threads or usable_cores(), sessions
+    )
+    if name == "openvino":
+        from ocr_serving.engine.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(model, options)
+    if name == "paddle":
+        from ocr_serving.engine.paddle import PaddleEngine
+
+        return PaddleEngine(model, options)
+    from ocr_serving.engine.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(model, options)
+
+
+def _choose(model: ModelDir, settings: Settings) -> str:
+    """On a GPU the engine that runs this format there; on CPU OpenVINO, then what else reads the format."""
+    native = "onnxruntime" if model.format == "onnx" else "paddle"
+    if settings.device == "gpu":
+        return native
+    pir = model.model_file.suffix == ".json"  # OpenVINO reads .pdmodel, but not Paddle's newer PIR format
+    order = ["paddle"] if pir else ["openvino", native]
+    for name in order:
+        if find_spec(_PACKAGES[name][0]) is not None:
+            return name
+    raise ConfigError(f"No installed engine reads {model.model_file.name}; install one with: {_PACKAGES[order[0]][1]}.")
+
+
+def _require_gpu(engine: str) -> None:
+    if engine == "openvino":
+        raise ConfigError("Engine openvino runs on the CPU here; for a GPU take engine onnxruntime or paddle.")
+    if engine == "onnxruntime":
+        if find_spec("onnxruntime") is not None:
+            import onnxruntime
+
+            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+                return
+        raise ConfigError(
+            "No GPU can be used: ONNX Runtime with CUDA is not installed; replace it with: "
+            "pip uninstall onnxruntime && pip install 'ocr-serving[gpu]'."
+        )
+    if find_spec("paddle") is not None:
+        import paddle
+
+        if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
+            return
+    raise ConfigError(
+        "No GPU can be used: paddlepaddle's GPU build or an NVIDIA GPU is missing; install paddlepaddle-gpu "
+        "(3.2.2) as its installation guide says."
+    )

@@ -1,0 +1,78 @@
+"""A predictor whose engine runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ocr_serving import model_dir
+from ocr_serving.deadline import Deadline
+from ocr_serving.engine.base import Engine, is_image
+from ocr_serving.engine.select import load_engine
+from ocr_serving.errors import BadInput
+from ocr_serving.model_dir import DERIVED, ModelDir
+from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.settings import Settings, usable_cores
+
+
+class LocalPredictor:
+    """An engine behind the names of its model folder. See predictor.base.Predictor."""
+
+    def __init__(self, model: ModelDir, engine: Engine) -> None:
+        self.model = model
+        self.engine = engine
+        # A fetch alias is matched by the graph's own name, else by position: PaddleX's models all differ in names.
+        self._outputs = {v.alias: engine.outputs[i] for i, v in enumerate(model.graph_fetches[: len(engine.outputs)])}
+        self._outputs |= {v.alias: v.name for v in model.graph_fetches if v.name in engine.outputs}
+        self._inputs = {v.alias: engine.inputs[i] for i, v in enumerate(model.feeds[: len(engine.inputs)])}
+        self._inputs |= {v.alias: v.name for v in model.feeds if v.name in engine.inputs}
+        self._derived = tuple(v.alias for v in model.fetches if v.alias in DERIVED)
+
+    @classmethod
+    def load(cls, model: str | ModelDir, settings: Settings) -> LocalPredictor:
+        """Load a model folder with the engine that the settings choose.
+
+        Raises:
+            ConfigError: see model_dir.load and engine.select.load_engine.
+        """
+        folder = model if isinstance(model, ModelDir) else model_dir.load(model)
+        # Lines come in many batches at once, which run best side by side, one core each; an image for det comes alone.
+        sessions = usable_cores() if folder.image_height else 1
+        return cls(folder, load_engine(folder, settings, sessions))
+
+    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
+        """See predictor.base.Predictor.predict."""
+        names = list(fetch) or list(self._outputs)
+        for name in names:
+            if name not in self._outputs and name not in self._derived:
+                known = ", ".join([*self._outputs, *self._derived])
+                raise BadInput(f"Unknown fetch; model {self.model.name} has: {known}.")
+        self._check_feed(feed)
+        if deadline is not None:
+            deadline.check("before the engine could start")
+        arrays = {self._inputs[alias]: array for alias, array in feed.items()}
+        found = self.engine.run(arrays, [self._outputs.get(name, name) for name in names], deadline)
+        return {name: found[self._outputs.get(name, name)] for name in names}
+
+    def close(self) -> None:
+        """See predictor.base.Predictor.close."""
+        self.engine.close()
+
+    def _check_feed(self, feed: Mapping[str, Array]) -> None:
+        if set(feed) != set(self._inputs):
+            raise BadInput(f"Model {self.model.name} takes exactly these inputs: {', '.join(self._inputs)}.")
+        for alias, array in feed.items():
+            if array.dtype == object or array.dtype.kind in "SU":
+                raise BadInput(f"Input {alias} must hold numbers.")
+            if self.model.normalization is not None and not is_image(array) and not _is_tensor(array):
+                raise BadInput(
+                    f"Input {alias} must be float32 (n, 3, h, w), normalised, or uint8 (n, h, w, 3) in BGR; "
+                    f"it is {array.dtype} {array.shape}."
+                )
+            if array.size == 0:
+                raise BadInput(f"Input {alias} is empty: its shape is {array.shape}.")
+
+
+def _is_tensor(array: Array) -> bool:
+    return array.dtype == np.float32 and array.ndim == 4 and array.shape[1] == 3

@@ -112,7 +112,7 @@ def normalize(images: NDArray[np.uint8], how: Normalization) -> NDArray[np.float
 
 
 def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The derived rec outputs, next to the graph: float32 (n, t, c) -> best class int32 (n, t), its value float32 (n, t)."""
+    """The derived rec outputs: float32 (n, t, c) -> best class int32 (n, t) and its value float32 (n, t)."""
     index = probabilities.argmax(axis=-1)
     score = np.take_along_axis(probabilities, index[..., None], axis=-1)[..., 0]
     return index.astype(np.int32), score

@@ -1,0 +1,147 @@
+import cv2
+import golden
+import numpy as np
+import pyclipper
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr_serving import detection
+from ocr_serving.errors import BadUpstream
+from ocr_serving.settings import Settings
+
+
+class MapPredictor:
+    """A det model whose probability map is known: 1 where the image is white."""
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def predict(self, feed, fetch=(), deadline=None):
+        image = feed["x"]
+        self.seen.append(image.shape)
+        probability = (image[:, None, :, :, 0] > 127).astype(np.float32)
+        return dict.fromkeys(fetch, probability)
+
+    def close(self):
+        pass
+
+
+def kernels(*rectangles, size=(400, 640)):
+    image = np.zeros((*size, 3), np.uint8)
+    for x, y, width, height in rectangles:
+        image[y : y + height, x : x + width] = 255
+    return image
+
+
+def detect(image, **settings):
+    return detection.Detector(MapPredictor(), Settings(**settings)).detect(image)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((960, 640), (960, 640)),
+        ((1074, 600), (960, 544)),  # quirk of the original: 959 by truncation, then 896
+        ((1126, 100), (960, 96)),
+        ((720, 601), (736, 608)),  # quirk of the original: one block of 32 too few, 672 and 544
+        ((65, 40), (64, 32)),  # the same quirk: 32
+        ((1, 1), (32, 32)),
+        ((5, 5000), (32, 960)),
+    ],
+)
+def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
+    assert detection.input_size(*size, 960) == expected
+
+
+@given(st.integers(1, 20000), st.integers(1, 20000), st.integers(32, 4096))
+def test_input_size_is_always_one_the_model_takes(width, height, limit):
+    for side, original in zip(detection.input_size(width, height, limit), (width, height), strict=True):
+        assert side % 32 == 0
+        assert 32 <= side <= max(limit, 32) + 16
+        assert side <= original + 31
+
+
+def test_boxes_equal_the_genuine_ops_but_for_its_rounding():
+    """The genuine boxes are truncated to whole pixels three times over; ours are not, hence the 3 pixels."""
+    ops = golden.ops()
+    quads, scores = detection.boxes_from_map(ops["det_out_window"], Settings(det_box_thresh=0.5))
+    quads = (quads + ops["det_out_window_origin"]) * np.array([720 / 544, 1150 / 960])
+    assert len(scores) == len(ops["boxes_raw"])
+    assert np.abs(quads - ops["boxes_raw"]).max() < 3
+
+
+def test_boxes_are_not_truncated_to_whole_pixels():
+    """Quirk of the original: boxes came back as int16, truncated."""
+    image = cv2.resize(kernels((100, 100, 200, 21)), (1000, 625))
+    quads = detect(image).quads
+    assert quads.dtype == np.float32
+    assert (quads != np.trunc(quads)).any()
+
+
+def test_boxes_beyond_int16_survive():
+    """Quirk of the original: coordinates over 32767 overflowed."""
+    image = np.zeros((40, 40000, 3), np.uint8)
+    image[5:35, 39000:39900] = 255
+    assert detect(image).quads[0, 1, 0] > 39000
+
+
+@given(st.floats(4, 300), st.floats(4, 300), st.floats(0.1, 3))
+def test_unclip_equals_an_offset_polygon(width, height, ratio):
+    """The reference: pyclipper's offset with rounded corners, on a grid fine enough for its rounding not to count."""
+    grid = 1000
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) * grid
+    offset = pyclipper.PyclipperOffset()
+    offset.AddPath(corners.tolist(), pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
+    widened = np.array(offset.Execute(grid * width * height * ratio / (2 * (width + height)))[0]) / grid
+    assert detection.unclip((width, height), ratio) == pytest.approx(np.ptp(widened, axis=0), abs=0.05)
+
+
+def test_boxes_come_in_reading_order_with_scores():
+    found = detect(kernels((300, 100, 200, 24), (40, 104, 200, 24), (40, 20, 200, 24)))
+    assert found.quads[:, 0, 0].round(-1).tolist() == [20, 20, 280]
+    assert found.quads[0, 0, 1] < found.quads[1, 0, 1]
+    np.testing.assert_allclose(found.scores, 1, atol=0.05)
+
+
+def test_boxes_are_in_pixels_of_the_image_however_it_was_shrunk():
+    small = detect(kernels((100, 50, 300, 40))).quads
+    large = detect(cv2.resize(kernels((100, 50, 300, 40)), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)).quads
+    np.testing.assert_allclose(large / 4, small, atol=2)
+
+
+def test_no_text_is_an_answer():
+    found = detect(kernels())
+    assert found.quads.shape == (0, 4, 2)
+    assert found.scores.shape == (0,)
+
+
+def test_specks_and_faint_boxes_are_dropped():
+    assert len(detect(kernels((10, 10, 2, 2))).quads) == 0
+    image = kernels((100, 100, 200, 24))
+    image[100:124:2, 100:300] = 0  # stripes: half of the kernel's pixels are not text
+    assert len(detect(image).quads) == 0
+
+
+def test_at_most_det_max_boxes():
+    image = kernels(*[(40, y, 200, 12) for y in range(10, 390, 40)])
+    assert len(detect(image, det_max_boxes=4).quads) == 4
+
+
+def test_requests_do_not_read_each_others_sizes():
+    """Quirk of the original: sizes kept on the service let concurrent requests scale with each other's."""
+    detector = detection.Detector(MapPredictor(), Settings())
+    image = kernels((100, 50, 300, 40))
+    alone = detector.detect(image).quads
+    detector.detect(np.zeros((2000, 100, 3), np.uint8))
+    np.testing.assert_array_equal(detector.detect(image).quads, alone)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (1, 400, 640)])
+def test_a_map_of_another_size_is_the_models_fault(shape):
+    class Wrong(MapPredictor):
+        def predict(self, feed, fetch=(), deadline=None):
+            return dict.fromkeys(fetch, np.zeros(shape, np.float32))
+
+    with pytest.raises(BadUpstream):
+        detection.Detector(Wrong(), Settings()).detect(kernels())

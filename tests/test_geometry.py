@@ -1,0 +1,99 @@
+import cv2
+import golden
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr_serving import geometry
+
+
+def quad_at(x: float, y: float, width: float = 50, height: float = 12) -> np.ndarray:
+    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], np.float32)
+
+
+@pytest.mark.parametrize("name", ["crop0", "crop1"])
+def test_crop_equals_the_genuine_op(name):
+    quad = golden.ops()["boxes_sorted"][int(name[-1])]
+    ours, genuine = geometry.crop(golden.page(), quad), golden.ops()[name]
+    assert ours.shape == genuine.shape
+    # cv2 5 interpolates with other rounding than the cv2 4.10 behind the golden arrays
+    assert np.abs(ours.astype(int) - genuine).max() <= 2
+
+
+def test_crop_leaves_its_callers_boxes_alone():
+    """Quirk of the original: its crop op moved the boxes of its caller."""
+    quads = golden.ops()["boxes_sorted"].copy()
+    before = quads.copy()
+    for quad in quads:
+        geometry.crop(golden.page(), quad)
+    np.testing.assert_array_equal(quads, before)
+
+
+def test_crop_straightens_a_tilted_text():
+    upright = np.full((40, 200, 3), 255, np.uint8)
+    cv2.rectangle(upright, (10, 10), (60, 30), (0, 0, 255), -1)
+    angle = cv2.getRotationMatrix2D((100, 20), 25, 1)
+    angle[:, 2] += (50, 100)
+    photo = cv2.warpAffine(upright, angle, (320, 260), borderValue=(255, 255, 255))
+    corners = np.array([[0, 0], [199, 0], [199, 39], [0, 39]], np.float32)
+    quad = cv2.transform(corners[None], angle)[0].astype(np.float32)
+    straight = geometry.crop(photo, quad)
+    red = (straight[..., 2] > 200) & (straight[..., 0] < 80)
+    ys, xs = np.nonzero(red)
+    assert abs(xs.min() - 10) <= 2
+    assert abs(xs.max() - 60) <= 2
+    assert abs(ys.min() - 10) <= 2
+    assert abs(ys.max() - 30) <= 2
+
+
+@pytest.mark.parametrize(("height", "turned"), [(149, False), (151, True)])
+def test_high_and_narrow_crops_are_turned_a_quarter_to_the_left(height, turned):
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[20:40, 20:120] = 255  # the top of the column
+    crop = geometry.crop(image, quad_at(20, 20, 100, height))
+    assert (crop.shape[1] > crop.shape[0]) == turned
+    if turned:
+        assert crop[:, :10].mean() > 250, "what was at the top belongs to the left"
+
+
+@given(st.lists(st.floats(-20, 620), min_size=8, max_size=8))
+def test_crop_of_any_quad_is_a_picture(values):
+    image = np.zeros((400, 600, 3), np.uint8)
+    quad = np.clip(np.array(values, np.float32).reshape(4, 2), 0, [599, 399]).astype(np.float32)
+    crop = geometry.crop(image, quad)
+    assert crop.ndim == 3
+    assert min(crop.shape) >= 1
+
+
+@given(st.permutations(range(4)), st.floats(-30, 30))
+def test_points_come_out_clockwise_from_top_left(order, degrees):
+    corners = cv2.boxPoints(((300, 200), (200, 40), degrees))
+    ordered = geometry.order_points(corners[list(order)])
+    np.testing.assert_array_equal(ordered, geometry.order_points(corners))
+    top_left, top_right, bottom_right, bottom_left = ordered
+    assert top_left[0] < top_right[0]
+    assert bottom_left[0] < bottom_right[0]
+    assert top_left[1] < bottom_left[1]
+    assert top_right[1] < bottom_right[1]
+
+
+def test_reading_order_equals_the_genuine_op():
+    quads = golden.ops()["boxes_filtered"]
+    np.testing.assert_array_equal(quads[geometry.reading_order(quads)], golden.ops()["boxes_sorted"])
+
+
+def test_reading_order_sorts_a_line_of_many_boxes():
+    """Quirk of the original: one pass of swaps left a line of three or more boxes unsorted."""
+    tops = [9, 6, 3, 0]  # a rising line: sorted by their tops, the boxes stand from right to left
+    quads = np.stack([quad_at(60 * i, y) for i, y in enumerate(tops)])
+    assert geometry.reading_order(quads).tolist() == [0, 1, 2, 3]
+
+
+def test_reading_order_keeps_lines_apart():
+    quads = np.stack([quad_at(300, 0), quad_at(0, 30), quad_at(100, 2), quad_at(200, 31)])
+    assert geometry.reading_order(quads).tolist() == [2, 0, 1, 3]
+
+
+def test_reading_order_of_nothing():
+    assert geometry.reading_order(np.zeros((0, 4, 2), np.float32)).tolist() == []

@@ -1,0 +1,128 @@
+import golden
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr_serving import recognition
+from ocr_serving.engine.base import normalize
+from ocr_serving.errors import BadUpstream
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, Normalization
+from ocr_serving.settings import Settings
+
+HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+LETTERS = ("", "a", "b", "🇩🇪", " ")
+
+
+class BrightnessPredictor:
+    """A rec model that reads each crop's brightness as one class index, and records the shapes it was given."""
+
+    def __init__(self) -> None:
+        self.shapes = []
+
+    def predict(self, feed, fetch=(), deadline=None):
+        batch = feed["x"]
+        self.shapes.append(batch.shape)
+        index = (batch[:, 20, :1, 0] // 10).astype(np.int32)
+        return {CTC_INDEX: index, CTC_SCORE: np.ones(index.shape, np.float32)}
+
+    def close(self):
+        pass
+
+
+def crop(value, width, height=48):
+    return np.full((height, width, 3), 10 * value, np.uint8)
+
+
+def recognizer(predictor, batch=8, height=48):
+    return recognition.Recognizer(predictor, LETTERS, height, Settings(rec_batch=batch))
+
+
+def test_lines_equal_the_genuine_op():
+    ops = golden.ops()
+    batch = np.full((2, 48, 475, 3), recognition.PAD, np.uint8)
+    for row, name in zip(batch, ("crop0", "crop1"), strict=True):
+        recognition.fit_line(ops[name], row)
+    # cv2 5 rounds its interpolation otherwise than cv2 4.10: a step of 1/127.5 here and there
+    np.testing.assert_allclose(normalize(batch, HALF)[:, :, ::3, ::5], ops["rec_in_every_3rd"], atol=0.0079)
+
+
+def test_padding_is_the_originals_mid_grey():
+    row = np.full((48, 160, 3), recognition.PAD, np.uint8)
+    recognition.fit_line(crop(20, 80), row)
+    values = normalize(row[None], HALF)[0]
+    assert np.abs(values[:, :, 80:]).max() < 0.004
+    assert values[:, :, :80].min() > 0.5
+
+
+def test_decoding_equals_the_genuine_op():
+    ops = golden.ops()
+    # the texts' own characters stand in for the dictionary of 6625 at the indices that occur
+    characters = dict(zip(distinct(ops["rec_argmax"]), distinct_texts(ops["texts"]), strict=True))
+    for index, score, text, mean in zip(ops["rec_argmax"], ops["rec_max"], ops["texts"], ops["scores"], strict=True):
+        line = recognition.ctc_decode(index, score, characters)
+        assert line.text == text
+        assert line.score == pytest.approx(float(mean), abs=1e-6)
+
+
+def distinct(rows):
+    return list(dict.fromkeys(int(i) for row in rows for i in row if i))
+
+
+def distinct_texts(texts):
+    return list(dict.fromkeys("".join(texts)))
+
+
+@given(st.lists(st.integers(0, 4), max_size=30))
+def test_decoding_equals_the_definition(steps):
+    """CTC's collapse: merge repeats, then drop blanks."""
+    merged = [c for i, c in enumerate(steps) if i == 0 or c != steps[i - 1]]
+    line = recognition.ctc_decode(np.array(steps, np.int32), np.ones(len(steps), np.float32), LETTERS)
+    assert line.text == "".join(LETTERS[c] for c in merged if c)
+    assert line.score == (1.0 if any(merged) else 0.0)
+
+
+def test_dictionary_entries_may_be_several_characters():
+    """Quirk of the original: the dictionary was joined and split into single characters, which shifted all after a flag."""
+    line = recognition.ctc_decode(np.array([1, 3, 0, 4, 2]), np.ones(5, np.float32), LETTERS)
+    assert line.text == "a🇩🇪 b"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_each_crop_gets_its_own_text_in_order(batch):
+    crops = [crop(1 + i % 2, width) for i, width in enumerate([50, 900, 51, 52, 300, 53, 54, 55, 56, 57, 58])]
+    lines = recognizer(BrightnessPredictor(), batch).recognize(crops)
+    assert [line.text for line in lines] == ["ab"[i % 2] for i in range(len(crops))]
+
+
+def test_width_depends_on_the_crop_alone():
+    predictor = BrightnessPredictor()
+    recognizer(predictor).recognize([crop(1, 100)])
+    alone = predictor.shapes[-1][2]
+    predictor.shapes.clear()
+    recognizer(predictor).recognize([crop(1, 2000), crop(1, 100)])
+    assert alone in [shape[2] for shape in predictor.shapes]
+
+
+def test_width_follows_the_models_height():
+    """Quirk of the original: the width was computed for a height of 32 when the model's is 48."""
+    predictor = BrightnessPredictor()
+    recognizer(predictor, height=48).recognize([crop(1, 320, 32)])
+    assert predictor.shapes[-1][1:3] == (48, 512), "320 x 32 is 480 x 48"
+    assert recognition.input_width(320, 32, 32) == 341, "the shape for 512 at a height of 48"
+
+
+@given(st.integers(1, 10000), st.integers(1, 2000))
+def test_lines_are_padded_not_squeezed_up_to_the_last_width(width, height):
+    chosen = recognition.input_width(width, height, 48)
+    assert chosen in recognition.WIDTHS
+    assert chosen >= min(recognition.natural_width(width, height, 48), recognition.WIDTHS[-1])
+
+
+def test_no_crops_no_lines():
+    assert recognizer(BrightnessPredictor()).recognize([]) == []
+
+
+def test_a_character_outside_the_dictionary_is_the_models_fault():
+    with pytest.raises(BadUpstream):
+        recognizer(BrightnessPredictor()).recognize([crop(9, 100)])

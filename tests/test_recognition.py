@@ -83,7 +83,7 @@ def test_decoding_equals_the_definition(steps):
 
 
 def test_dictionary_entries_may_be_several_characters():
-    """Quirk of the original: the dictionary was joined and split into single characters, which shifted all after a flag."""
+    """Quirk of the original: the dictionary was split into single characters, which shifted all after a flag."""
     line = recognition.ctc_decode(np.array([1, 3, 0, 4, 2]), np.ones(5, np.float32), LETTERS)
     assert line.text == "a🇩🇪 b"
 

@@ -65,14 +65,18 @@ class LocalPredictor:
         for alias, array in feed.items():
             if array.dtype == object or array.dtype.kind in "SU":
                 raise BadInput(f"Input {alias} must hold numbers.")
-            if self.model.normalization is not None and not is_image(array) and not _is_tensor(array):
-                raise BadInput(
-                    f"Input {alias} must be float32 (n, 3, h, w), normalised, or uint8 (n, h, w, 3) in BGR; "
-                    f"it is {array.dtype} {array.shape}."
-                )
+            if self.model.normalization is not None:
+                self._check_image(alias, array)
             if array.size == 0:
                 raise BadInput(f"Input {alias} is empty: its shape is {array.shape}.")
 
-
-def _is_tensor(array: Array) -> bool:
-    return array.dtype == np.float32 and array.ndim == 4 and array.shape[1] == 3
+    def _check_image(self, alias: str, array: Array) -> None:
+        image, tensor = is_image(array), array.dtype == np.float32 and array.ndim == 4 and array.shape[1] == 3
+        if not image and not tensor:
+            raise BadInput(
+                f"Input {alias} must be float32 (n, 3, h, w), normalised, or uint8 (n, h, w, 3) in BGR; "
+                f"it is {array.dtype} {array.shape}."
+            )
+        height = array.shape[1] if image else array.shape[2]
+        if self.model.image_height not in (None, height):
+            raise BadInput(f"Input {alias} must be {self.model.image_height} pixels high; its shape is {array.shape}.")

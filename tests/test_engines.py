@@ -1,0 +1,189 @@
+"""Every engine on real models: the same numbers as the genuine service, whichever runs and whichever form goes in."""
+
+import threading
+
+import cv2
+import golden
+import numpy as np
+import pytest
+import zoo_models
+
+from ocr_serving import model_dir
+from ocr_serving.deadline import Deadline
+from ocr_serving.engine.base import SessionPool, normalize
+from ocr_serving.engine.select import load_engine
+from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded, EngineFailed
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
+from ocr_serving.predictor.local import LocalPredictor
+from ocr_serving.settings import Settings
+
+OUTPUT = "save_infer_model/scale_0.tmp_1"
+ENGINES = ["openvino", "paddle"]
+
+
+@pytest.fixture(scope="module")
+def det_image() -> np.ndarray:
+    """The golden page at the size the genuine service gave its det model, uint8 (1, 960, 544, 3)."""
+    return cv2.resize(golden.page(), (544, 960))[None]
+
+
+def lines() -> np.ndarray:
+    """The two golden crops as a uint8 batch."""
+    batch = np.full((2, 48, 720, 3), 127, np.uint8)
+    for row, name in zip(batch, ("crop0", "crop1"), strict=True):
+        crop = golden.ops()[name]
+        row[:, :714] = cv2.resize(crop, (714, 48))
+    return batch
+
+
+def test_normalization_equals_the_genuine_ops(det_image):
+    how = zoo_models.predictor("ppocrv4_mobile_det", "paddle").model.normalization
+    tensor = normalize(det_image, how)
+    # cv2 5 rounds its interpolation otherwise than cv2 4.10: a step of 1/255/0.225 here and there
+    np.testing.assert_allclose(tensor[0, :, ::16, ::16], golden.ops()["det_in_every_16th"], atol=0.018)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_det_map_equals_the_genuine_one_in_both_input_forms(engine, det_image):
+    det = zoo_models.predictor("ppocrv4_mobile_det", engine, "f32")
+    x, y = golden.ops()["det_out_window_origin"]
+    genuine = golden.ops()["det_out_window"]
+    for form in (det_image, normalize(det_image, det.model.normalization)):
+        ours = det.predict({"x": form}, [OUTPUT])[OUTPUT]
+        assert ours.shape == (1, 1, 960, 544)
+        window = ours[0, 0, y : y + genuine.shape[0], x : x + genuine.shape[1]]
+        np.testing.assert_allclose(window, genuine, atol=1e-3)
+
+
+def test_paddle_and_openvino_maps_differ_by_less_than_a_thousandth(det_image):
+    maps = [
+        zoo_models.predictor("ppocrv4_mobile_det", e, "f32").predict({"x": det_image}, [OUTPUT])[OUTPUT]
+        for e in ENGINES
+    ]
+    assert np.abs(maps[0] - maps[1]).max() < 1e-3
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_onnx_engines_agree(engine, det_image):
+    det = zoo_models.predictor("ppocrv5_mobile_det", engine, "f32")
+    reference = zoo_models.predictor("ppocrv5_mobile_det", "openvino", "f32")
+    ours = det.predict({"x": det_image}, [OUTPUT])[OUTPUT]
+    tensor = normalize(det_image, det.model.normalization)
+    np.testing.assert_allclose(ours, reference.predict({"x": tensor}, [OUTPUT])[OUTPUT], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [("ppocrv4_mobile_rec", "openvino"), ("ppocrv4_mobile_rec", "paddle"), ("ocr_rec", "onnxruntime")],
+)
+def test_compact_outputs_equal_the_full_one(model, engine):
+    rec = zoo_models.predictor(model, engine, "f32")
+    full = rec.predict({"x": lines()}, [OUTPUT])[OUTPUT]
+    assert full.shape[-1] == len(rec.model.characters)
+    best = rec.predict({"x": lines()}, [CTC_INDEX, CTC_SCORE])
+    np.testing.assert_array_equal(best[CTC_INDEX], full.argmax(-1))
+    np.testing.assert_allclose(best[CTC_SCORE], full.max(-1), atol=1e-4)
+    both = rec.predict({"x": lines()}, [CTC_INDEX, OUTPUT])
+    assert list(both) == [CTC_INDEX, OUTPUT]
+    np.testing.assert_array_equal(both[CTC_INDEX], best[CTC_INDEX])
+
+
+def test_without_fetch_the_graphs_own_outputs_come_back():
+    """A genuine client reads what its own configuration lists, and fails on an output it does not know."""
+    rec = zoo_models.predictor("ppocrv4_mobile_rec", "openvino", "f32")
+    assert list(rec.predict({"x": lines()})) == [OUTPUT]
+
+
+def test_answers_are_not_overwritten_by_the_next_run(det_image):
+    det = zoo_models.predictor("ppocrv4_mobile_det", "openvino", "f32")
+    first = det.predict({"x": det_image})[OUTPUT]
+    kept = first.copy()
+    det.predict({"x": 255 - det_image})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_concurrent_runs_equal_runs_alone():
+    rec = zoo_models.predictor("ocr_rec")
+    batches = [np.roll(lines(), shift, axis=2) for shift in range(0, 160, 20)]
+    alone = [rec.predict({"x": b}, [CTC_INDEX])[CTC_INDEX] for b in batches]
+    found: list = [None] * len(batches)
+
+    def work(i: int) -> None:
+        found[i] = rec.predict({"x": batches[i]}, [CTC_INDEX])[CTC_INDEX]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for ours, expected in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("feed", "says"),
+    [
+        ({}, "exactly these inputs: x"),
+        ({"y": np.zeros((1, 32, 32, 3), np.uint8)}, "exactly these inputs: x"),
+        ({"x": np.zeros((1, 3, 32, 32), np.float64)}, "float32"),
+        ({"x": np.zeros((1, 4, 32, 32), np.float32)}, "float32"),
+        ({"x": np.zeros((32, 32, 3), np.uint8)}, "uint8"),
+        ({"x": np.zeros((0, 48, 32, 3), np.uint8)}, "empty"),
+        ({"x": np.zeros((1, 32, 64, 3), np.uint8)}, "48 pixels high"),
+        ({"x": np.array([None])}, "numbers"),
+    ],
+)
+def test_a_feed_the_model_does_not_take_is_refused_in_words(feed, says):
+    with pytest.raises(BadInput, match=says):
+        zoo_models.predictor("ocr_rec").predict(feed)
+
+
+def test_an_unknown_fetch_lists_the_known_ones():
+    with pytest.raises(BadInput, match=CTC_INDEX):
+        zoo_models.predictor("ocr_rec").predict({"x": lines()}, ["nope"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shape_the_graph_refuses_is_an_error_and_the_next_run_works(engine):
+    det = zoo_models.predictor("ppocrv4_mobile_det", engine, "f32")
+    with pytest.raises(EngineFailed):
+        det.predict({"x": np.zeros((1, 33, 50, 3), np.uint8)})
+    assert det.predict({"x": np.zeros((1, 32, 64, 3), np.uint8)})[OUTPUT].shape == (1, 1, 32, 64)
+
+
+def test_a_passed_deadline_never_reaches_the_engine():
+    with pytest.raises(DeadlineExceeded):
+        zoo_models.predictor("ocr_rec").predict({"x": lines()}, deadline=Deadline.after(-1))
+
+
+def test_waiting_for_a_session_ends_at_the_deadline():
+    pool = SessionPool(object, 1)
+    with pool.borrow(None), pytest.raises(DeadlineExceeded), pool.borrow(Deadline.after(0.05)):
+        pass
+    with pool.borrow(Deadline.after(0.05)) as session:
+        assert session is not None, "the session came back"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"engine": "onnxruntime"}, "cannot read inference.pdmodel"),
+        ({"device": "gpu"}, "No GPU can be used"),
+        ({"device": "gpu", "engine": "onnxruntime"}, "No GPU can be used"),
+        ({"device": "gpu", "engine": "openvino"}, "take engine onnxruntime or paddle"),
+        ({"precision": "fp16"}, "precision"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_load(settings, says):
+    model = model_dir.load(zoo_models.folder("ppocrv4_mobile_det"))
+    with pytest.raises(ConfigError, match=says):
+        load_engine(model, Settings(**settings))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_damaged_model_is_one_sentence(engine, tmp_path):
+    good = zoo_models.folder("ocr_det")
+    for file in good.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:10_000])
+    with pytest.raises(ConfigError, match=r"cannot (read|load)"):
+        LocalPredictor.load(str(tmp_path), Settings(engine=engine))

@@ -1,0 +1,170 @@
+"""The size of an image as its file says, for every format that OpenCV decodes, without decoding a pixel.
+
+Pillow could tell sizes too, but it knows neither PAM, PFM nor Radiance files, its own pixel limit is global to the
+process, and it warns on stderr about damaged files; a header is a few bytes at a known place. Where a hostile file
+could give several sizes, the largest counts.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+Size = tuple[int, int]
+
+_MAX_TEXT_HEADER = 4096
+"""Bytes searched in a format whose header is text."""
+
+
+def size(data: bytes) -> Size | None:
+    """The (width, height) in pixels that the file's header gives, before any EXIF rotation.
+
+    Args:
+        data: a whole image file.
+
+    Returns:
+        None where the bytes are no image of a known format, or end before the size.
+    """
+    for signature, read in _FORMATS:
+        if signature.match(data):
+            try:
+                return read(data)
+            except (struct.error, IndexError, ValueError):  # the file ends, or is damaged, inside its header
+                return None
+    return None
+
+
+def _fixed(layout: str, offset: int) -> Callable[[bytes], Size]:
+    """A reader of two integers, width then height, at a fixed place."""
+
+    def read(data: bytes) -> Size:
+        width, height = struct.unpack_from(layout, data, offset)
+        return width, height
+
+    return read
+
+
+def _bmp(data: bytes) -> Size:
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", data, 18)
+    return abs(width), abs(height)  # a negative height means rows from top to bottom
+
+
+def _jpeg(data: bytes) -> Size | None:
+    """Walks the segments up to the frame header (ITU-T T.81, B.2.2)."""
+    position = 2
+    while True:
+        position = data.index(b"\xff", position)
+        while data[position] == 0xFF:
+            position += 1
+        marker = data[position]
+        if marker == 0xDA:  # a scan without a frame
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, position + 4)
+            return width, height
+        stands_alone = marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8
+        position += 1 if stands_alone else 1 + struct.unpack_from(">H", data, position + 1)[0]
+
+
+def _webp(data: bytes) -> Size | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff(data: bytes) -> Size | None:
+    """ImageWidth (256) and ImageLength (257) of the first directory; TIFF 6.0 and BigTIFF."""
+    order = "<" if data[:1] == b"I" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
+    start, step, at = (directory + 8, 20, 12) if big else (directory + 2, 12, 8)
+    extents = {256: 0, 257: 0}
+    for entry in range(start, start + step * min(count, 65535), step):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in extents and kind in (3, 4, 16):
+            (extent,) = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], data, entry + at)
+            extents[tag] = max(extents[tag], extent)
+    return (extents[256], extents[257]) if all(extents.values()) else None
+
+
+def _pnm(data: bytes) -> Size | None:
+    """PBM, PGM, PPM and PFM: the first two numbers after the magic, comments aside."""
+    header = re.sub(rb"#[^\r\n]*", b" ", data[2:_MAX_TEXT_HEADER])
+    found = re.match(rb"\s+(\d+)\s+(\d+)\s", header)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _pam(data: bytes) -> Size | None:
+    header = data[:_MAX_TEXT_HEADER].partition(b"ENDHDR")[0]
+    width, height = (
+        max(map(int, re.findall(name + rb"\s+(\d+)", header)), default=0) for name in (b"WIDTH", b"HEIGHT")
+    )
+    return (width, height) if width and height else None
+
+
+def _radiance(data: bytes) -> Size | None:
+    sizes = [(int(x), int(y)) for y, x in re.findall(rb"\n-Y (\d+) \+X (\d+)\s", data[:_MAX_TEXT_HEADER])]
+    return max(sizes, key=_area, default=None)
+
+
+def _jpeg2000(data: bytes) -> Size | None:
+    """The SIZ marker segment of the codestream, in a JP2 file that of its jp2c box (ISO/IEC 15444-1, A.5.1, I.5)."""
+    start = 0 if data[:1] == b"\xff" else next((at for kind, at in _boxes(data) if kind == b"jp2c"), None)
+    if start is None or data[start : start + 4] != b"\xff\x4f\xff\x51":
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    return right - left, bottom - top
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The (type, start of content) of each top-level box of an ISO base media file."""
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        content = position + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, content)
+            content += 8
+        yield kind, content
+        if position + length < content:  # 0 means up to the end of the file
+            return
+        position += length
+
+
+def _avif(data: bytes) -> Size | None:
+    """The largest image spatial extent (ISO/IEC 23008-12, 6.5.3): tiles and thumbnails have one each too."""
+    extents = [_fixed(">II", found.end())(data) for found in re.finditer(rb"ispe\0\0\0\0", data)]
+    return max(extents, key=_area, default=None)
+
+
+def _area(extent: Size) -> int:
+    return extent[0] * extent[1]
+
+
+_FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] = tuple(
+    (re.compile(signature, re.DOTALL), read)
+    for signature, read in (
+        (rb"\x89PNG\r\n\x1a\n", _fixed(">II", 16)),
+        (rb"\xff\xd8\xff", _jpeg),
+        (rb"GIF8[79]a", _fixed("<HH", 6)),
+        (rb"BM", _bmp),
+        (rb"RIFF....WEBP", _webp),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff),
+        (rb"P[1-6]\s|P[Ff]\s", _pnm),
+        (rb"P7\s", _pam),
+        (rb"#\?R(?:ADIANCE|GBE)", _radiance),
+        (rb"\x59\xa6\x6a\x95", _fixed(">II", 4)),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000),
+        (rb"....ftyp(?:avif|mif1|miaf)", _avif),  # not avis: the size of a film is told elsewhere
+    )
+)

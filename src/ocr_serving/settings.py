@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Folder of the det model."""
     rec_model: str = "ocr_rec_model"
     """Folder of the rec model."""
+    models_dir: str = ""
+    """Folder that fetched models are kept in; empty takes models/ of a checkout, else ~/.cache/ocr_serving."""
 
     host: str = "127.0.0.1"
     """Address the servers listen on; 0.0.0.0 opens them to the network."""

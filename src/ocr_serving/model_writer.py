@@ -1,0 +1,86 @@
+"""Writing a serving model folder: the counterpart of model_dir."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import text_format
+
+from ocr_serving import model_dir
+from ocr_serving.model_dir import Variable
+from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
+
+ORIGINAL_OUTPUT = "save_infer_model/scale_0.tmp_1"
+"""What the original's clients fetch, whatever the graph calls its output."""
+
+_FLOAT32, _INT32 = 1, 2
+"""Paddle Serving's element types."""
+
+
+def variables(shape: Sequence[int], *, ctc: bool) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
+    """The (feeds, fetches) of an OCR model: one image x, the original's output and, for a CTC model, the derived ones.
+
+    Args:
+        shape: of the image, channels, height and width.
+        ctc: whether it is a rec model.
+    """
+    feeds = (Variable("x", "x", _FLOAT32, tuple(shape)),)
+    fetches: tuple[Variable, ...] = (Variable(ORIGINAL_OUTPUT, ORIGINAL_OUTPUT, _FLOAT32, ()),)
+    if ctc:
+        types = {model_dir.CTC_INDEX: _INT32, model_dir.CTC_SCORE: _FLOAT32}
+        fetches += tuple(Variable(name, name, types[name], ()) for name in model_dir.DERIVED)
+    return feeds, fetches
+
+
+def write_conf(path: Path, feeds: Sequence[Variable], fetches: Sequence[Variable]) -> None:
+    """Write serving_{server,client}_conf.prototxt and next to it its binary twin, *.stream.prototxt."""
+    conf = GeneralModelConfig()
+    for feed in feeds:
+        conf.feed_var.add(
+            name=feed.name,
+            alias_name=feed.alias,
+            is_lod_tensor=feed.is_lod,
+            feed_type=feed.elem_type,
+            shape=feed.shape,
+        )
+    for fetch in fetches:
+        conf.fetch_var.add(
+            name=fetch.name,
+            alias_name=fetch.alias,
+            is_lod_tensor=fetch.is_lod,
+            fetch_type=fetch.elem_type,
+            shape=fetch.shape,
+        )
+    path.write_text(text_format.MessageToString(conf), encoding="utf-8")
+    path.with_suffix(".stream.prototxt").write_bytes(conf.SerializeToString())
+
+
+def write_paddlex_conf(
+    folder: Path,
+    model_name: str,
+    transform_ops: Sequence[Mapping[str, Any]],
+    postprocess: Mapping[str, Any],
+    characters: Sequence[str] = (),
+) -> None:
+    """Write inference.yml.
+
+    Args:
+        folder: the model folder.
+        model_name: the model's name at its publisher.
+        transform_ops: pre-processing ops, one key each.
+        postprocess: the post-processing op's name and options.
+        characters: the dictionary of a CTC model, without blank and final space.
+    """
+    # Null is how PaddleX writes an op without options.
+    ops = [{name: dict(options) or None for name, options in op.items()} for op in transform_ops]
+    dictionary = {"character_dict": list(characters)} if characters else {}
+    config = {
+        "Global": {"model_name": model_name},
+        "PreProcess": {"transform_ops": ops},
+        "PostProcess": {**postprocess, **dictionary},
+    }
+    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+    (folder / model_dir.PADDLEX_CONF).write_text(text, encoding="utf-8")

@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Longest side, in pixels, of the image that det sees; larger ones are shrunk."""
     det_thresh: Fraction = 0.3
     """Probability above which a pixel is text."""
-    det_box_thresh: Fraction = 0.6
+    det_box_thresh: Fraction = 0.5
     """Mean probability under which a box is dropped."""
     det_unclip_ratio: Annotated[float, Meta(ge=0, le=10)] = 1.5
     """How far a box is widened: the offset is area * ratio / perimeter."""

@@ -1,0 +1,43 @@
+# make serve: everything from nothing to a running OCR service.    make test: everything checked.
+# Needs Python 3.10 to 3.13, pip and make; all else is installed into .venv.
+
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	if $$p -c '$(SUPPORTED)' 2>/dev/null; then echo $$p; break; fi; done)
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+DEVICE ?= cpu
+
+.PHONY: serve test check format clean
+
+serve: .venv/installed
+	@.venv/bin/python quickstart.py $(DEVICE)
+
+test: .venv/installed-dev check
+	.venv/bin/python -m pytest
+
+check: .venv/installed-dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: .venv/installed-dev
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean:
+	rm -rf .venv ocr_*_model ocr_*_client ocr_*.tar.gz
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Making the environment .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	@echo "Installing into .venv (about 500 MB of packages the first time)"
+	@start=$$(date +%s); $(PIP) --editable . && echo "Installed in $$(($$(date +%s) - start)) s"
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	@echo "Installing with the development tools into .venv"
+	@$(PIP) --editable '.[dev]'
+	@touch $@

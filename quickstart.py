@@ -1,0 +1,117 @@
+"""What `make serve` runs once everything is installed: models, det server, web service, one sample, then Ctrl-C.
+
+Each step is the command that a user would type, and prints how long it took.
+"""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+SAMPLE = Path("imgs/document.png")
+URL = "http://127.0.0.1:9292/ocr/prediction"
+START_SECONDS = 120
+STOP_SECONDS = 15
+USAGE = f"""
+OCR is served at {URL} (det model server: 127.0.0.1:9293). Try it from another terminal, in this folder:
+
+    .venv/bin/python ocr_web_client.py imgs/
+    echo '{{"feed": [{{"x": "'$(base64 -w0 {SAMPLE})'"}}], "fetch": ["res"]}}' | \\
+        curl -s -H 'Content-Type: application/json' -d @- {URL}
+
+Ctrl-C stops it."""
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM (exit status 0), or until a step or a server fails (1)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    gpu = ["--gpu_ids", "0"] if device == "gpu" else []
+    servers: list[subprocess.Popen[bytes]] = []
+    try:
+        for name in ("ocr_det", "ocr_rec"):
+            with step(f"Model {name}"):
+                get_model(name)
+        with step("Det model server and web service, up to the first answer"):
+            det = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port", "9293", *gpu]
+            servers += [start(det), start(["ocr_web_server.py", device])]
+            texts = first_answer(servers)
+        print(f"The text in {SAMPLE}:", *texts, sep="\n    ")
+        print(USAGE, flush=True)
+        while all(server.poll() is None for server in servers):
+            time.sleep(0.5)
+        raise RuntimeError("a server ended")
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f"make serve stopped: {error}.", file=sys.stderr)
+        return 1
+    finally:
+        stop(servers)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Print the step's name, and its time once it is done."""
+    print(f"{name} ...", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
+
+
+def get_model(name: str) -> None:
+    """Fetch and unpack a model of the zoo into this folder, unless it is there."""
+    if not Path(f"{name}_model").is_dir():
+        subprocess.run([sys.executable, "-m", "paddle_serving_app.package", "--get_model", name], check=True)
+        subprocess.run(["tar", "-xzf", f"{name}.tar.gz"], check=True)  # noqa: S607
+
+
+def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a Python command in a process group of its own, so that Ctrl-C reaches it through stop() alone."""
+    return subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+
+
+def first_answer(servers: Sequence[subprocess.Popen[bytes]]) -> list[str]:
+    """The sample's text, as soon as the service has it.
+
+    Raises:
+        RuntimeError: a server ended, or none answered within START_SECONDS.
+    """
+    body = {"feed": [{"x": base64.b64encode(SAMPLE.read_bytes()).decode()}], "fetch": ["res"]}
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if any(server.poll() is not None for server in servers):
+            raise RuntimeError("a server did not start")
+        try:
+            answer = requests.post(URL, json=body, timeout=START_SECONDS)
+        except requests.ConnectionError:
+            time.sleep(0.1)
+            continue
+        if answer.ok:
+            return list(answer.json()["result"]["res"])
+        time.sleep(0.1)
+    raise RuntimeError(f"the service did not answer within {START_SECONDS} s")
+
+
+def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the servers, the last started first; none outlives this."""
+    for server in reversed(servers):
+        server.terminate()
+    for server in reversed(servers):
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -87,7 +87,7 @@ DOCUMENT = (
     Text("help@library.example.org", 90, 922, 25),
     Text("社区图书馆", 720, 1020, 27),
     Text("2026年8月15日", 690, 1066, 25),
-    Text("1 / 1", 470, 1170, 20, FADED_INK),
+    Text("Page 1", 462, 1170, 20, FADED_INK),
 )
 
 RECEIPT = (
@@ -97,13 +97,13 @@ RECEIPT = (
     Text("Table 7", 36, 210, 20, FADED_INK, "sans"),
     Text("2026-03-14 09:36", 212, 210, 20, FADED_INK, "sans"),
     Text("拿铁咖啡 Latte", 36, 274, 23, FADED_INK),
-    Text("2 x 28.00", 36, 306, 20, FADED_INK, "sans"),
+    Text("Qty 2 at 28.00", 36, 306, 20, FADED_INK, "sans"),
     Text("56.00", 336, 306, 20, FADED_INK, "sans"),
     Text("红豆面包 Red bean bun", 36, 352, 23, FADED_INK),
-    Text("1 x 12.50", 36, 384, 20, FADED_INK, "sans"),
+    Text("Qty 1 at 12.50", 36, 384, 20, FADED_INK, "sans"),
     Text("12.50", 336, 384, 20, FADED_INK, "sans"),
     Text("柠檬蛋糕 Lemon cake", 36, 430, 23, FADED_INK),
-    Text("1 x 24.00", 36, 462, 20, FADED_INK, "sans"),
+    Text("Qty 1 at 24.00", 36, 462, 20, FADED_INK, "sans"),
     Text("24.00", 336, 462, 20, FADED_INK, "sans"),
     Text("Subtotal", 36, 532, 22, FADED_INK, "sans"),
     Text("92.50", 330, 532, 22, FADED_INK, "sans"),

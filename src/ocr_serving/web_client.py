@@ -1,0 +1,181 @@
+"""The HTTP clients: files in, answers printed, pictures of the results if asked for."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import requests
+from tqdm import tqdm
+
+from ocr_serving import draw, image
+from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, UpstreamUnavailable
+from ocr_serving.settings import Settings
+
+URL = "http://127.0.0.1:9292/ocr/prediction"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".jp2", ".avif")
+"""What counts as an image in a folder; files named one by one are sent whatever they are called."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a client differs from its sibling.
+
+    Attributes:
+        folder: where it takes images when none are named.
+        at_once: most images in one request; the services take 64 unless set otherwise.
+        server: the service it talks to.
+    """
+
+    folder: str
+    at_once: int
+    server: str
+
+
+KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64, "rec_web_server.py")}
+
+
+class WebClient:
+    """Talks to one web service over one kept connection."""
+
+    def __init__(self, url: str = URL, timeout: float = 120.0) -> None:
+        """
+        Args:
+            url: of the service's prediction path.
+            timeout: seconds to wait for an answer.
+        """
+        self._url = url
+        self._timeout = timeout
+        self._session = requests.Session()
+
+    def predict(self, files: Sequence[bytes], fetch: Sequence[str] = ("res",)) -> dict[str, Any]:
+        """The service's answer, {"result": ...}, to image files in one request.
+
+        Raises:
+            UpstreamUnavailable: no server answers.
+            OcrServingError: the server refused or failed; the message is its own.
+            BadUpstream: the answer is not a web service's.
+        """
+        body = {"feed": [{"x": base64.b64encode(file).decode("ascii")} for file in files], "fetch": list(fetch)}
+        try:
+            reply = self._session.post(self._url, json=body, timeout=self._timeout)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise UpstreamUnavailable(f"No server answers at {self._url}.") from error
+        try:
+            answer = reply.json()
+        except requests.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict) or not answer.keys() & {"result", "error"}:
+            raise BadUpstream(f"What answers at {self._url} is no OCR service (status {reply.status_code}).")
+        if "error" in answer:
+            raise OcrServingError(str(answer["error"].get("message", answer["error"])))
+        return answer
+
+
+def main(kind: str, argv: Sequence[str] | None = None) -> int:
+    """Run a client; `kind` is "ocr" or "rec".
+
+    Returns:
+        The exit status: 0, 1 if no server answers or an image is refused, 2 for wrong arguments.
+    """
+    this = KINDS[kind]
+    args = _parser(this).parse_args(argv)
+    try:
+        files = image_files([Path(path) for path in args.paths or [this.folder]])
+        if args.out is not None:
+            _check_pictures(files, args.out)
+        return _send_all(WebClient(args.url), files, this, args.out)
+    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
+        return _fail(f"{args.url} is no URL of a web service; one looks like {URL}", 2)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except UpstreamUnavailable as error:
+        return _fail(f"{error} Start one with: python3 {this.server} cpu", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and the images in the folders named, sorted by name.
+
+    Raises:
+        ConfigError: a path does not exist, or a folder holds no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not found:
+                raise ConfigError(f"Folder {path} holds no image.")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ConfigError(f"{path} does not exist.")
+    return files
+
+
+def _send_all(client: WebClient, files: list[Path], kind: Kind, out: Path | None) -> int:
+    """Send the files and print each answer as the original's clients do; 1 if one was refused."""
+    status = 0
+    with tqdm(total=len(files), unit="image", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
+        for start in range(0, len(files), kind.at_once):
+            group = files[start : start + kind.at_once]
+            contents = [file.read_bytes() for file in group]
+            try:
+                answer = client.predict(contents, ["res"] if out is None or kind.at_once > 1 else ["res", "dt_boxes"])
+                tqdm.write(str(answer), file=sys.stdout)
+                if out is not None:
+                    _save_pictures(answer["result"], group, contents, out)
+            except UpstreamUnavailable:
+                raise
+            except OcrServingError as error:
+                tqdm.write(f"{', '.join(map(str, group))}: {error}", file=sys.stderr)
+                status = 1
+            bar.update(len(group))
+    return status
+
+
+def _check_pictures(files: Sequence[Path], out: Path) -> None:
+    """Make the folder for the pictures; ConfigError if it cannot be, or if two files would have one picture."""
+    names = [file.name for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"Several files are named {name}; send them one folder at a time with --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Folder {out} cannot be made: {error.strerror}.") from error
+
+
+def _save_pictures(result: dict[str, Any], files: list[Path], contents: list[bytes], out: Path) -> None:
+    """Draw the result of one request; with boxes it is one page, without a list of lines."""
+    images = [image.decode(content, Settings().max_pixels) for content in contents]
+    if "dt_boxes" in result:
+        quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
+        pictures = [draw.page(images[0], quads, result["res"])]
+    else:
+        pictures = [draw.line(crop, text) for crop, text in zip(images, result["res"], strict=True)]
+    for file, picture in zip(files, pictures, strict=True):
+        _, png = cv2.imencode(".png", picture)
+        (out / f"{file.name}.png").write_bytes(png.tobytes())
+
+
+def _parser(kind: Kind) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=f"Send images to {kind.server} and print what it answers.")
+    parser.add_argument("paths", nargs="*", help=f"image files, or folders of images (default: {kind.folder}/)")
+    parser.add_argument("--url", default=URL, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save pictures of the results in this folder")
+    return parser
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(message + "\n")
+    return status

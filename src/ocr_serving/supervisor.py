@@ -1,0 +1,229 @@
+"""A model server in a process of its own, started again when it dies and gone when its owner is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ocr_serving import endpoint
+from ocr_serving.errors import ConfigError, OcrServingError, UpstreamUnavailable
+from ocr_serving.server import supervised
+from ocr_serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+"""The server is its owner's alone."""
+PORTS = 1000
+"""How many ports are tried from settings.worker_port on, as the original does."""
+START_SECONDS = 120.0
+"""How long a server may take to load its model."""
+STOP_SECONDS = 15.0
+"""How long it may take to end when told to, its own grace included; then it is killed."""
+STEADY_SECONDS = 30.0
+"""A server that lived so long was well: its end begins a new count of deaths."""
+LOOP_DEATHS = 4
+"""So many deaths in a row are a crash loop: clients are refused at once until a server is up again."""
+LONGEST_PAUSE = 30.0
+"""Longest pause before a new start, in seconds; the first is 0, the second 0.5, each further one twice as long."""
+
+
+class ModelServerProcess:
+    """One model served by a child process on a port of its own.
+
+    The port is bound here and handed down. It stays open while a dead child is replaced, so that clients wait for the
+    next one and are not refused.
+
+    Attributes:
+        restarts: how often a child died and was, or is to be, replaced.
+        failure: in a crash loop, what happens, as a sentence; None while all is well.
+    """
+
+    def __init__(self, model: str | Path, settings: Settings) -> None:
+        """Know what to serve; nothing runs before start().
+
+        Args:
+            model: the model folder.
+            settings: of the engine; worker_port is the first port tried.
+        """
+        self.restarts = 0
+        self.failure: str | None = None
+        self._model = Path(model)
+        self._settings = settings
+        self._listener: socket.socket | None = None
+        self._port = 0
+        self._lock = threading.Lock()  # between replacing the child and stopping for good
+        self._child: _Child | None = None
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server listens, "host:port"; the same for as long as this object lives."""
+        return f"{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child, alive or just dead."""
+        if self._child is None:
+            raise RuntimeError("start() has not been called")
+        return self._child.process.pid
+
+    def start(self) -> str:
+        """Start the server and wait until it answers; returns the endpoint.
+
+        Raises:
+            ConfigError: the model cannot be served, or no port is free.
+            UpstreamUnavailable: the server died or did not get ready.
+        """
+        try:
+            self._port = self._take_port(range(self._settings.worker_port, self._settings.worker_port + PORTS))
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+        self._watcher.start()
+        return self.endpoint
+
+    def check(self) -> None:
+        """Raise UpstreamUnavailable if the server is in a crash loop."""
+        if self.failure is not None:
+            raise UpstreamUnavailable(self.failure)
+
+    def stop(self) -> None:
+        """End the server, which answers what it has accepted; nothing is started any more."""
+        with self._lock:
+            self._stopping.set()
+        if self._child is not None:
+            self._child.stop()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        self._close_port()
+
+    def _watch(self) -> None:
+        """Replace the child whenever it ends."""
+        deaths = 0
+        while self._child is not None:
+            began = time.monotonic()
+            status = self._child.wait()
+            if self._stopping.is_set():
+                return
+            self.restarts += 1
+            deaths = 1 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
+            pause = 0.0 if deaths == 1 else min(2.0 ** (deaths - 3), LONGEST_PAUSE)
+            logger.error("The model server of %s ended with status %d; a new one starts.", self._model, status)
+            if deaths >= LOOP_DEATHS:
+                self._report_loop(deaths)
+            if self._stopping.wait(pause):
+                return
+            try:
+                self._launch()
+            except (OcrServingError, OSError) as error:
+                logger.error("The model server of %s cannot be started: %s", self._model, error)
+            else:
+                self.failure = None
+
+    def _report_loop(self, deaths: int) -> None:
+        self.failure = f"The model server of {self._model.name} died {deaths} times in a row; the log says more."
+        logger.error(self.failure)
+        self._close_port()
+
+    def _launch(self) -> None:
+        """Start a child and wait until it is ready."""
+        if self._listener is None:
+            self._take_port([self._port])
+        with self._lock:
+            if self._stopping.is_set() or self._listener is None:
+                return
+            self._child = _Child(self._model, self._listener, _environment(self._settings))
+        self._child.wait_until_ready()
+
+    def _take_port(self, ports: range | list[int]) -> int:
+        """Listen on the first free port.
+
+        Raises:
+            ConfigError: all are taken.
+        """
+        for port in ports:
+            try:
+                listener = endpoint.bind(HOST, port)
+            except ConfigError:
+                continue
+            try:
+                listener.listen()
+            except OSError:  # bound by two, and the other one was first to listen
+                listener.close()
+                continue
+            self._listener = listener
+            return port
+        raise ConfigError(f"No port from {ports[0]} to {ports[-1]} is free for the model server to be started.")
+
+    def _close_port(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+
+class _Child:
+    """One process of server.supervised."""
+
+    def __init__(self, model: Path, listener: socket.socket, environment: Mapping[str, str]) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            handed_down = (listener.fileno(), theirs.fileno())
+            arguments = [sys.executable, "-m", supervised.__name__, str(model), *map(str, handed_down)]
+            # In a session of its own, Ctrl-C in a terminal reaches the owner alone.
+            self.process = subprocess.Popen(  # noqa: S603
+                arguments, stdin=subprocess.DEVNULL, env=environment, pass_fds=handed_down, start_new_session=True
+            )
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers.
+
+        Raises:
+            ConfigError: it says that it cannot start.
+            UpstreamUnavailable: it died, or took too long and was killed.
+        """
+        self._control.settimeout(START_SECONDS)
+        try:
+            with self._control.makefile("rb") as lines:
+                line = lines.readline()
+        except TimeoutError:
+            self.process.kill()
+            raise UpstreamUnavailable(f"The model server was not ready after {START_SECONDS:.0f} s.") from None
+        if line == supervised.READY:
+            return
+        if line:
+            raise ConfigError(line.decode().rstrip())
+        raise UpstreamUnavailable(f"The model server ended with status {self.process.wait()} while starting.")
+
+    def wait(self) -> int:
+        """Wait for the process's end; returns its exit status."""
+        status = self.process.wait()
+        self._control.close()
+        return status
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("The model server did not end within %.0f s and is killed.", STOP_SECONDS)
+            self.process.kill()
+        self.wait()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with the settings in place of whatever OCR_* variables it has."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OCR_")}
+    return kept | {f"OCR_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(settings).items()}

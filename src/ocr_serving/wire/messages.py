@@ -1,0 +1,148 @@
+"""Request and Response messages of GeneralModelService, with the tensors' arrays passed through untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from ocr_serving.errors import BadInput
+from ocr_serving.wire import general_model_pb2 as pb
+from ocr_serving.wire.fields import Buffer, delimited, split
+from ocr_serving.wire.tensor import PackedTensor, Tensor
+
+_M = TypeVar("_M", bound=Message)
+
+_TENSOR = 1
+"""Field number of the tensors in a Request and in a ModelOutput."""
+_OUTPUTS = 1
+"""Field number of the ModelOutputs in a Response."""
+_MAX_FIELDS = 10_000
+"""Most fields of one message; no model has that many inputs and outputs."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A received Request.
+
+    Attributes:
+        tensors: the inputs.
+        fetch: aliases of the outputs wanted; empty means all.
+        log_id: the caller's number for this call, for logs.
+    """
+
+    tensors: tuple[PackedTensor, ...]
+    fetch: tuple[str, ...]
+    log_id: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one engine answered.
+
+    Attributes:
+        engine_name: for example "GeneralInferOp_0".
+        tensors: the outputs.
+    """
+
+    engine_name: str
+    tensors: tuple[PackedTensor, ...]
+
+
+@dataclass(frozen=True)
+class Response:
+    """A received Response.
+
+    Attributes:
+        outputs: one for a plain model server; the original sends several where several engines feed its last op.
+        profile_time: pairs of wall-clock microseconds, begin and end; the last one is the whole request's.
+    """
+
+    outputs: tuple[Output, ...]
+    profile_time: tuple[int, ...]
+
+
+def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str] = (), log_id: int = 0) -> list[Buffer]:
+    """A Request as buffers.
+
+    Args:
+        tensors: in the order of the model's feed variables.
+        fetch: aliases; empty means all outputs.
+        log_id: for the server's logs.
+
+    Raises:
+        BadInput: an array of a type that cannot be sent.
+    """
+    rest = pb.Request(fetch_var_names=fetch, log_id=log_id)
+    return [*_encode_tensors(tensors), rest.SerializeToString()]
+
+
+def decode_request(message: memoryview) -> Request:
+    """Read a Request.
+
+    Raises:
+        BadInput: the bytes are not one.
+    """
+    tensors, rest = _cut(message, _TENSOR)
+    request = _parse(pb.Request(), rest)
+    return Request(tuple(map(PackedTensor, tensors)), tuple(request.fetch_var_names), request.log_id)
+
+
+def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> list[Buffer]:
+    """A Response with one output as buffers.
+
+    Args:
+        engine_name: for example "GeneralInferOp_0".
+        tensors: in the order of fetch_var_names.
+        profile_time: begin and end of the request, wall-clock microseconds.
+
+    Raises:
+        BadInput: an array of a type that cannot be sent.
+    """
+    rest = pb.ModelOutput(engine_name=engine_name)
+    output = [*_encode_tensors(tensors), rest.SerializeToString()]
+    return [*delimited(_OUTPUTS, output), pb.Response(profile_time=profile_time).SerializeToString()]
+
+
+def decode_response(message: memoryview) -> Response:
+    """Read a Response.
+
+    Raises:
+        BadInput: the bytes are not one.
+    """
+    outputs, rest = _cut(message, _OUTPUTS)
+    response = _parse(pb.Response(), rest)
+    return Response(tuple(map(_decode_output, outputs)), tuple(response.profile_time))
+
+
+def _decode_output(message: memoryview) -> Output:
+    tensors, rest = _cut(message, _TENSOR)
+    return Output(_parse(pb.ModelOutput(), rest).engine_name, tuple(map(PackedTensor, tensors)))
+
+
+def _encode_tensors(tensors: Sequence[Tensor]) -> list[Buffer]:
+    return [buffer for tensor in tensors for buffer in delimited(_TENSOR, tensor.encode())]
+
+
+def _cut(message: memoryview, number: int) -> tuple[list[memoryview], bytes]:
+    """The contents of all fields of that number, and the rest of the message."""
+    cut: list[memoryview] = []
+    rest: list[memoryview] = []
+    for seen, field in enumerate(split(message)):
+        if seen == _MAX_FIELDS:
+            raise BadInput(f"The message has more than {_MAX_FIELDS} fields.")
+        if field.number == number and field.content is not None:
+            cut.append(field.content)
+        else:
+            rest.append(field.whole)
+    return cut, b"".join(rest)
+
+
+def _parse(message: _M, encoded: bytes) -> _M:
+    try:
+        message.MergeFromString(encoded)
+    except DecodeError as error:
+        raise BadInput("The bytes are not such a message.") from error
+    return message

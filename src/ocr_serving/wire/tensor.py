@@ -1,0 +1,235 @@
+"""Tensor messages <-> numpy arrays.
+
+Elements of fixed size lie in a message as they lie in memory: an array is sent from where it is, and a received one is
+a view of the received bytes (copied once where they are not aligned for its type). Integers that the wire packs into
+varints pass through protobuf's own code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ocr_serving.errors import BadInput
+from ocr_serving.wire import general_model_pb2 as pb
+from ocr_serving.wire.fields import Buffer, delimited, split
+
+STRING = 20
+"""elem_type of strings, the only one whose elements have no fixed size."""
+_STRING_DATA, _TENSOR_CONTENT = 9, 15
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How elements of a type lie in a Tensor message.
+
+    Attributes:
+        elem_type: the type's number on the wire.
+        dtype: the type, in the wire's byte order.
+        field: number of the Tensor field that holds the elements.
+        varint: whether they are varints there, and not as they lie in memory.
+    """
+
+    elem_type: int
+    dtype: np.dtype[Any]
+    field: int
+    varint: bool = False
+
+    @property
+    def field_name(self) -> str:
+        """The field's name."""
+        return pb.Tensor.DESCRIPTOR.fields_by_number[self.field].name
+
+
+_LAYOUTS = (
+    _Layout(0, np.dtype("<i8"), 1, varint=True),
+    _Layout(1, np.dtype("<f4"), 2),
+    _Layout(2, np.dtype("<i4"), 3, varint=True),
+    _Layout(3, np.dtype("<f8"), 4),
+    _Layout(4, np.dtype("<i2"), _TENSOR_CONTENT),
+    _Layout(5, np.dtype("<f2"), _TENSOR_CONTENT),
+    _Layout(7, np.dtype("u1"), _TENSOR_CONTENT),
+    _Layout(8, np.dtype("i1"), _TENSOR_CONTENT),
+    _Layout(9, np.dtype("?"), 6, varint=True),
+)
+"""Types 3, 4 and 9 the original dropped without a word; bfloat16 (6) and complex (10, 11) no model here takes."""
+_BY_ELEM_TYPE = {layout.elem_type: layout for layout in _LAYOUTS}
+_BY_DTYPE = {layout.dtype.name: layout for layout in _LAYOUTS}
+_RAW_FIELDS = frozenset(layout.field for layout in _LAYOUTS if not layout.varint)
+_TYPE_NAMES = ", ".join(f"{layout.elem_type} ({layout.dtype.name})" for layout in _LAYOUTS)
+_MAX_FIELDS = 64
+"""Fields of a message looked at one by one; a tensor has about eight, or one per element where they are not packed."""
+_MAX_RANK = 32
+
+
+def dtype_of(elem_type: int) -> np.dtype[Any] | None:
+    """The numpy type of an elem_type; None for strings and for types without one here."""
+    layout = _BY_ELEM_TYPE.get(elem_type)
+    return layout.dtype if layout else None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An array and its names.
+
+    Attributes:
+        name: the variable's name in the graph; a Paddle Serving server binds inputs by it.
+        alias: the variable's alias; a Paddle Serving client looks outputs up by it.
+        array: any shape; int64, int32, int16, int8, uint8, bool, float64, float32, float16, or str or bytes, which are
+            sent as strings.
+        lod: level-of-detail offsets along the first axis, empty for an ordinary tensor.
+    """
+
+    name: str
+    alias: str
+    array: NDArray[Any]
+    lod: Sequence[int] = ()
+
+    def encode(self) -> list[Buffer]:
+        """The Tensor message as buffers, the array's own memory among them.
+
+        Raises:
+            BadInput: an array of another type, or strings that are not UTF-8.
+        """
+        array = self.array
+        message = pb.Tensor(shape=array.shape, lod=self.lod, name=self.name, alias_name=self.alias)
+        if array.dtype.kind in "SU":
+            message.elem_type = STRING
+            message.data.extend(_strings(array))
+            return [message.SerializeToString()]
+        layout = _BY_DTYPE.get(array.dtype.name)
+        if layout is None:
+            raise BadInput(
+                f"Arrays of type {array.dtype.name} cannot be sent; use {', '.join(_BY_DTYPE)}, str or bytes."
+            )
+        message.elem_type = layout.elem_type
+        if layout.varint:
+            getattr(message, layout.field_name).extend(array.ravel().tolist())
+        fields: list[Buffer] = [message.SerializeToString()]
+        if layout.varint or not array.size:
+            return fields
+        # Protobuf takes fields in any order; this is the original client's: ascending.
+        data = delimited(layout.field, [_memory(array.astype(layout.dtype, copy=False))])
+        return fields + data if layout.field == _TENSOR_CONTENT else data + fields
+
+
+class PackedTensor:
+    """A Tensor message as it was received, its array not unpacked yet."""
+
+    def __init__(self, message: memoryview) -> None:
+        """Read the message.
+
+        Raises:
+            BadInput: it is not a Tensor message.
+        """
+        self._raws, rest = _cut_raws(message)
+        try:
+            self._message = pb.Tensor.FromString(rest)
+        except DecodeError as error:
+            raise BadInput("A tensor is not a Tensor message.") from error
+
+    @property
+    def name(self) -> str:
+        """The variable's name in the graph."""
+        return self._message.name
+
+    @property
+    def alias(self) -> str:
+        """The variable's alias."""
+        return self._message.alias_name
+
+    @property
+    def lod(self) -> Sequence[int]:
+        """Level-of-detail offsets, empty for an ordinary tensor."""
+        return self._message.lod
+
+    def unpack(self) -> NDArray[Any]:
+        """The array, C-contiguous and aligned; it may be read-only and share the received bytes' memory.
+
+        Elements are taken from the type's own field, or from tensor_content where that is empty. Strings become what
+        the original server makes of them: uint8 (n,), their UTF-8 bytes with a NUL between one string and the next.
+
+        Raises:
+            BadInput: an unknown element type, or a shape that does not go with the number of elements.
+        """
+        if self._message.elem_type == STRING:
+            return np.frombuffer("\0".join(self._message.data).encode(), np.uint8)
+        layout = _BY_ELEM_TYPE.get(self._message.elem_type)
+        if layout is None:
+            raise BadInput(
+                f"{self._title()} has elem_type {self._message.elem_type}, which is not supported; "
+                f"supported are {_TYPE_NAMES} and {STRING} (string)."
+            )
+        shape = self._shape()
+        elements = self._elements(layout)
+        if elements.size != math.prod(shape):
+            raise BadInput(
+                f"{self._title()} brings {elements.size} elements of {layout.dtype.name}, "
+                f"which do not fill its shape {shape}."
+            )
+        return np.require(elements.reshape(shape), requirements=["C", "A"])
+
+    def _elements(self, layout: _Layout) -> NDArray[Any]:
+        """The elements, one-dimensional."""
+        if layout.field in self._raws:
+            return self._raw(self._raws[layout.field], layout.dtype)
+        if layout.field != _TENSOR_CONTENT and (parsed := getattr(self._message, layout.field_name)):
+            return np.array(parsed, layout.dtype)
+        return self._raw(self._raws.get(_TENSOR_CONTENT, self._message.tensor_content), layout.dtype)
+
+    def _raw(self, content: Buffer, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if len(content) % dtype.itemsize:
+            raise BadInput(f"{self._title()} brings {len(content)} bytes, which are no whole number of {dtype.name}.")
+        elements = np.frombuffer(content, np.uint8 if dtype.kind == "b" else dtype)
+        return elements.astype(dtype, copy=False)
+
+    def _shape(self) -> tuple[int, ...]:
+        if len(self._message.shape) > _MAX_RANK:
+            raise BadInput(
+                f"{self._title()} has {len(self._message.shape)} dimensions; at most {_MAX_RANK} are allowed."
+            )
+        shape = tuple(self._message.shape)
+        if any(dim < 0 for dim in shape):
+            raise BadInput(f"{self._title()} has shape {shape}; a dimension cannot be negative.")
+        return shape
+
+    def _title(self) -> str:
+        return f"Tensor {self.alias or self.name or 'without a name'}"
+
+
+def _cut_raws(message: memoryview) -> tuple[dict[int, memoryview], bytes]:
+    """The packed arrays and the bytes of a Tensor message by field number, and the rest of the message.
+
+    Elements sent one by one, or an array in several pieces, are rare and legal: such a message is left whole, for
+    protobuf's own parser.
+    """
+    raws: dict[int, memoryview] = {}
+    rest: list[memoryview] = []
+    for seen, field in enumerate(split(message)):
+        is_raw = field.number in _RAW_FIELDS
+        if seen == _MAX_FIELDS or (is_raw and (field.content is None or field.number in raws)):
+            return {}, bytes(message)
+        if is_raw and field.content is not None:
+            raws[field.number] = field.content
+        else:
+            rest.append(field.whole)
+    return raws, b"".join(rest)
+
+
+def _strings(array: NDArray[Any]) -> list[str]:
+    values = array.ravel().tolist()
+    try:
+        return [value.decode() if isinstance(value, bytes) else value for value in values]
+    except UnicodeDecodeError as error:
+        raise BadInput("Strings must be UTF-8.") from error
+
+
+def _memory(array: NDArray[Any]) -> memoryview:
+    """The array's bytes in C order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

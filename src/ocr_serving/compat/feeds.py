@@ -1,0 +1,97 @@
+"""Feeds as the original's clients take them: what a caller may pass, as arrays of the types a model declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ocr_serving.engine.base import is_image
+from ocr_serving.errors import BadInput
+from ocr_serving.model_dir import Variable
+from ocr_serving.predictor.base import Array
+from ocr_serving.wire import tensor
+
+LOD_SUFFIX = ".lod"
+"""A feed "x.lod" holds the level-of-detail offsets of the feed "x"."""
+
+
+class FeedError(BadInput, ValueError):
+    """A feed that no model takes; a ValueError as well, which is what the original raised."""
+
+
+def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
+    """The feed as alias -> value.
+
+    Args:
+        feed: such a mapping, a list of one, or the list that is the value of the only input.
+        variables: the model's inputs.
+
+    Raises:
+        FeedError: anything else.
+    """
+    if feed is None:
+        raise FeedError("You should specify feed for prediction")
+    if isinstance(feed, Mapping):
+        return feed
+    if not isinstance(feed, (list, tuple)):
+        raise FeedError("Feed only accepts dict and list of dict")
+    if len(feed) == 1 and isinstance(feed[0], Mapping):
+        return feed[0]
+    if len(variables) != 1:
+        raise FeedError("input is a list, but we got 0 or 2+ feed_var, don`t know how to divide the feed list")
+    return {variables[0].alias: feed}
+
+
+def as_array(value: Any, variable: Variable, batch: bool) -> Array:
+    """A value with its batch dimension, of the type that the variable declares; the caller's value stays as it is.
+
+    A uint8 image (n, h, w, 3) keeps its type: the engine normalises it. Strings stay strings, and as they are.
+
+    Args:
+        value: array, number, string, or list of as many elements as the declared shape has.
+        variable: the input.
+        batch: whether the value has its batch dimension; otherwise one is put in front.
+
+    Raises:
+        FeedError: a list does not fill the declared shape, or cannot become the declared type.
+    """
+    if variable.elem_type == tensor.STRING:
+        return _strings(value, variable)
+    if isinstance(value, list) and not variable.is_lod and len(value) != math.prod(variable.shape):
+        raise _not_match(variable)
+    array = fill(value, variable) if isinstance(value, list) and batch else np.asarray(value)
+    if not batch:
+        array = array[np.newaxis]
+    dtype = tensor.dtype_of(variable.elem_type)
+    if is_image(array) or array.dtype == dtype:
+        return array
+    if dtype is None or array.dtype.kind not in "biuf":
+        raise FeedError(f"Feed {variable.alias} of type {array.dtype} cannot become the type that the model declares.")
+    return array.astype(dtype)
+
+
+def fill(values: Sequence[Any], variable: Variable) -> Array:
+    """A list, nested or not, as an array of the declared shape.
+
+    Raises:
+        FeedError: it has another number of elements.
+    """
+    try:
+        return np.reshape(np.array(values), variable.shape)
+    except ValueError as error:
+        raise _not_match(variable) from error
+
+
+def _not_match(variable: Variable) -> FeedError:
+    return FeedError(f"The shape of feed tensor {variable.alias} not match.")
+
+
+def _strings(value: Any, variable: Variable) -> Array:
+    """Strings in the declared shape; a string's bytes are UTF-8."""
+    array = np.array([value] if isinstance(value, (str, bytes)) else value)
+    if array.dtype.kind not in "SU":
+        raise FeedError(f"Feed {variable.alias} must be a string.")
+    return array.reshape(variable.shape) if array.size == math.prod(variable.shape) else array

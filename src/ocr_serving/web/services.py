@@ -64,8 +64,8 @@ def wanted_outputs(service: Service, fetch: Sequence[str]) -> list[str]:
 class OcrService:
     """Text lines of pages."""
 
-    defaults = ("res",)
-    extras = ("dt_boxes", "scores")
+    defaults: tuple[str, ...] = ("res",)
+    extras: tuple[str, ...] = ("dt_boxes", "scores")
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -84,8 +84,8 @@ class OcrService:
 class DetService:
     """Text boxes of pages."""
 
-    defaults = ("dt_boxes",)
-    extras = ("scores",)
+    defaults: tuple[str, ...] = ("dt_boxes",)
+    extras: tuple[str, ...] = ("scores",)
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -104,8 +104,8 @@ class DetService:
 class RecService:
     """The text of images that hold one line each."""
 
-    defaults = ("res",)
-    extras = ("scores",)
+    defaults: tuple[str, ...] = ("res",)
+    extras: tuple[str, ...] = ("scores",)
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from http import HTTPStatus
 
@@ -11,32 +10,17 @@ from flask import Flask
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from ocr_serving.errors import BadInput, ConfigError, OcrServingError
+from ocr_serving import endpoint
+from ocr_serving.errors import BadInput, OcrServingError
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address but not listening: clients are refused until serve() is ready for them.
-
-    Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from error
-    return bound
-
-
-def serve(app: Flask, bound: socket.socket, settings: Settings) -> waitress.server.TcpWSGIServer:
+def listen(app: Flask, bound: socket.socket, settings: Settings) -> waitress.server.TcpWSGIServer:
     """A server that listens on the bound socket; its run() answers requests until SIGINT or SystemExit.
 
     Raises:
-        ConfigError: another process has taken the port since bind().
+        ConfigError: another process has taken the port since it was bound.
     """
     try:
         server = waitress.server.create_server(
@@ -52,15 +36,9 @@ def serve(app: Flask, bound: socket.socket, settings: Settings) -> waitress.serv
             max_request_body_size=settings.max_body_bytes + 1,  # waitress refuses from this size on
         )
     except OSError as error:
-        raise _cannot_listen(settings.host, settings.port, error) from error
+        raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
     server.channel_class = _Channel
     return server
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"Port {port} on {host} is taken by another process; choose another with --port.")
-    return ConfigError(f"Cannot listen on {host} port {port}: {error.strerror}.")
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]

@@ -1,0 +1,6 @@
+"""The ocr debugger service: the ocr web service with its models in this process; --help shows its settings."""
+
+from ocr_serving.web.command import main
+
+if __name__ == "__main__":
+    raise SystemExit(main("ocr", in_process=True))

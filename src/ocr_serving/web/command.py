@@ -1,0 +1,78 @@
+"""What the front doors of the web services run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ocr_serving import endpoint, settings
+from ocr_serving.errors import ConfigError
+from ocr_serving.settings import Settings
+from ocr_serving.web import serving
+from ocr_serving.web.app import PATH, create_app
+from ocr_serving.web.wiring import Kind, running_service
+
+SAMPLES = {"ocr": "imgs/sign.jpg", "det": "imgs/sign.jpg", "rec": "rec_img/line_1.png"}
+"""A file for the curl line that a service prints."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = None) -> int:
+    """Run a web service until SIGINT or SIGTERM.
+
+    Args:
+        kind: "ocr", "det" or "rec".
+        in_process: run the models in this process.
+        argv: arguments instead of the command line's.
+
+    Returns:
+        The exit status: 0 once stopped, 2 if it could not start.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parser = _parser(kind, in_process)
+    args = parser.parse_args(argv)
+    try:
+        _serve(kind, in_process, settings.from_args(args, **({"device": args.where} if args.where else {})))
+    except ConfigError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        pass  # while starting; once it serves, waitress ends its loop itself
+    return 0
+
+
+def _serve(kind: Kind, in_process: bool, chosen: Settings) -> None:
+    with endpoint.bind(chosen.host, chosen.port) as bound, running_service(kind, in_process, chosen) as service:
+        server = serving.listen(create_app(service, chosen), bound, chosen)
+        sys.stdout.write(_ready(kind, chosen))
+        sys.stdout.flush()
+        server.run()
+
+
+def _ready(kind: Kind, chosen: Settings) -> str:
+    """The lines that say where the service is and how to try it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.host, chosen.host)  # noqa: S104
+    url = f"http://{host}:{chosen.port}{PATH}"
+    body = f"""'{{"feed":[{{"x":"'$(base64 <{SAMPLES[kind]} | tr -d '\\n')'"}}],"fetch":["res"]}}'"""
+    curl = f"curl -s -H 'Content-Type: application/json' -d @- {url}"
+    return f"The {kind} service is ready: POST {url}\nTry it:  echo {body} | {curl}\n"
+
+
+def _parser(kind: Kind, in_process: bool) -> Parser:
+    where = "with its models in this process" if in_process else "over RPC"
+    parser = Parser(description=f"The {kind} web service, {where}. Every flag is a setting.")
+    parser.add_argument("where", nargs="?", choices=("cpu", "gpu"), metavar="cpu|gpu", help="device of the models")
+    settings.add_flags(parser)
+    return parser

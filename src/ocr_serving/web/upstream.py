@@ -1,0 +1,68 @@
+"""Predictors of the web services whose models run in model servers: somebody else's, or one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ocr_serving import detection
+from ocr_serving.deadline import Deadline
+from ocr_serving.endpoint import parse
+from ocr_serving.errors import UpstreamUnavailable
+from ocr_serving.model_dir import ModelDir, Variable
+from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.remote import RemotePredictor
+from ocr_serving.settings import Settings
+from ocr_serving.supervisor import ModelServerProcess
+
+DET_FEEDS = (Variable(detection.INPUT, detection.INPUT, 1, (3, 960, 960)),)
+DET_FETCHES = (Variable(detection.OUTPUT, detection.OUTPUT, 1, ()),)
+"""What every det model server takes and gives: the original's ocr_det_client says so."""
+
+
+class DetServer:
+    """The det model server at settings.det_endpoint, which users start themselves. See predictor.base.Predictor."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Know where it is; it need not run yet.
+
+        Raises:
+            ConfigError: the endpoint is no address.
+        """
+        _, port = parse(settings.det_endpoint)
+        self._remote = RemotePredictor(settings.det_endpoint, DET_FEEDS, DET_FETCHES)
+        self._command = f"python3 -m paddle_serving_server.serve --model {settings.det_model} --port {port}"
+
+    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
+        """See predictor.base.Predictor.predict."""
+        try:
+            return self._remote.predict(feed, fetch, deadline)
+        except UpstreamUnavailable as error:
+            raise UpstreamUnavailable(f"{error} Start it with: {self._command}") from error
+
+    def close(self) -> None:
+        """See predictor.base.Predictor.close."""
+        self._remote.close()
+
+
+class OwnServer:
+    """A model server started and supervised by this process. See predictor.base.Predictor."""
+
+    def __init__(self, model: ModelDir, settings: Settings) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ConfigError: the model cannot be served, or no port is free.
+            UpstreamUnavailable: it died or did not get ready.
+        """
+        self._process = ModelServerProcess(model.path, settings)
+        self._remote = RemotePredictor(self._process.start(), model.feeds, model.fetches)
+
+    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
+        """See predictor.base.Predictor.predict."""
+        self._process.check()
+        return self._remote.predict(feed, fetch, deadline)
+
+    def close(self) -> None:
+        """Stop the server; see predictor.base.Predictor.close."""
+        self._remote.close()
+        self._process.stop()

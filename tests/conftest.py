@@ -1,0 +1,36 @@
+"""Fixtures that several test files share: model folders and running servers, one of each a session."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import server_process
+import zoo_models
+from server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds ocr_det_model and ocr_rec_model, as the commands expect their working directory to."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("ocr_det", "ocr_rec"):
+        (folder / f"{name}_model").symlink_to(zoo_models.folder(name), target_is_directory=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ocr_debugger(models: Path) -> Iterator[ServerProcess]:
+    with server_process.running(*server_process.web("ocr_debugger"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def det_debugger(models: Path) -> Iterator[ServerProcess]:
+    with server_process.running(*server_process.web("det_debugger"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rec_debugger(models: Path) -> Iterator[ServerProcess]:
+    with server_process.running(*server_process.web("rec_debugger"), cwd=models) as server:
+        yield server

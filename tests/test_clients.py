@@ -1,0 +1,133 @@
+"""The HTTP clients as users run them, against a running service."""
+
+import ast
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from server_process import ROOT, free_port
+
+from ocr_serving import draw, samples
+
+TEXTS = {sample.name: sample.texts for sample in samples.render()}
+
+
+def run(client, *arguments, cwd=ROOT, stderr=subprocess.PIPE):
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"{client}_web_client.py"), *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        timeout=120,
+    )
+
+
+def answers(done):
+    return [ast.literal_eval(line)["result"] for line in done.stdout.splitlines()]
+
+
+def characters(texts):
+    return sorted("".join("".join(texts).split()))
+
+
+def test_the_ocr_client_prints_an_answer_for_each_image_of_imgs(ocr_debugger):
+    done = run("ocr", "--url", ocr_debugger.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = sorted(name for name in TEXTS if name.startswith("imgs/"))
+    assert [characters(found["res"]) for found in answers(done)] == [characters(TEXTS[name]) for name in names]
+
+
+def test_the_rec_client_sends_rec_img_in_one_request(rec_debugger):
+    done = run("rec", "--url", rec_debugger.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = sorted(name for name in TEXTS if name.startswith("rec_img/"))
+    assert answers(done) == [{"res": [TEXTS[name][0] for name in names]}]
+
+
+def test_files_and_folders_in_the_order_named(ocr_debugger, tmp_path):
+    (tmp_path / "folder").mkdir()
+    shutil.copy(ROOT / "rec_img/line_2.png", tmp_path / "folder" / "b.PNG")
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "folder" / "a.png")
+    (tmp_path / "folder" / "notes.txt").write_text("not an image")
+    done = run("ocr", ROOT / "rec_img/line_3.png", tmp_path / "folder", "--url", ocr_debugger.url)
+    assert [found["res"] for found in answers(done)] == [["合计：86.50元"], ["欢迎光临"], ["Platform 3"]]
+
+
+def test_pictures_have_the_boxes_and_the_texts_drawn_in(ocr_debugger, rec_debugger, tmp_path):
+    out = tmp_path / "new" / "pictures"
+    done = run("ocr", ROOT / "imgs/sign.jpg", "--out", out, "--url", ocr_debugger.url)
+    assert done.returncode == 0, done.stderr
+    sign, picture = cv2.imread(str(ROOT / "imgs/sign.jpg")), cv2.imread(str(out / "sign.jpg.png"))
+    height, width = sign.shape[:2]
+    assert picture.shape == (height, 2 * width, 3)
+    assert (picture == draw.BOX_COLOR).all(axis=2)[:, :width].sum() > 1000
+    assert np.mean(picture[:, :width] != sign) < 0.05
+    (box,) = [box for box, text in zip(*answers(done)[0].values(), strict=True) if text == "东湖公园"]
+    x, y, w, h = cv2.boundingRect(np.array(box, np.float32))
+    assert (picture[y : y + h, width + x : width + x + w].min(axis=2) < 100).mean() > 0.1
+
+    done = run("rec", ROOT / "rec_img/line_1.png", "--out", out, "--url", rec_debugger.url)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(out / "line_1.png.png")).shape[0] == 2 * cv2.imread(str(ROOT / "rec_img/line_1.png")).shape[0]
+
+
+def test_a_progress_bar_on_a_terminal_only(rec_debugger, ocr_debugger):
+    mine, theirs = pty.openpty()
+    done = run("ocr", "rec_img", "--url", ocr_debugger.url, stderr=theirs)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert "5/5" in os.read(mine, 100_000).decode()
+    assert len(answers(done)) == 5
+    os.close(mine)
+
+
+def test_no_server_is_said_with_the_command_that_starts_one():
+    url = f"http://127.0.0.1:{free_port()}/ocr/prediction"
+    for client in ("ocr", "rec"):
+        done = run(client, "--url", url)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr == f"No server answers at {url}. Start one with: python3 {client}_web_server.py cpu\n"
+
+
+def test_what_is_not_our_service_is_said(det_debugger):
+    done = run("ocr", "--url", det_debugger.url.replace("/ocr/", "/other/"))
+    assert done.returncode == 1
+    assert "There is no such path" in done.stderr
+
+
+def test_a_refused_file_is_named_and_the_others_are_answered(ocr_debugger, tmp_path):
+    (tmp_path / "1.png").write_bytes(b"not an image")
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "2.png")
+    done = run("ocr", tmp_path, "--url", ocr_debugger.url)
+    assert done.returncode == 1
+    assert [found["res"] for found in answers(done)] == [["欢迎光临"]]
+    assert done.stderr.startswith(f"{tmp_path / '1.png'}: feed[0].x: This is not an image file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "missing.png does not exist."),
+        (["empty"], "Folder empty holds no image."),
+        ([], "imgs does not exist."),
+        (["--url", "nowhere", "."], "nowhere is no URL of a web service"),
+        (["--out", "file", "."], "Folder file cannot be made"),
+        (["--out", "x", ".", "a.png"], "Several files are named a.png"),
+        (["--bad"], "unrecognized arguments: --bad"),
+    ],
+)
+def test_wrong_arguments_end_with_status_2(tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    done = run("ocr", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,71 @@
+"""The sample images: what is committed is what the script draws, and the models read every line of it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import zoo_models
+from server_process import ROOT
+
+from ocr_serving import samples
+from ocr_serving.detection import Detector
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import Recognizer
+from ocr_serving.settings import Settings
+
+SAMPLES = {sample.name: sample for sample in samples.render()}
+PAGES = [name for name in SAMPLES if name.startswith("imgs/")]
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    rec = zoo_models.predictor("ocr_rec")
+    return Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Detector(zoo_models.predictor("ocr_det"), Settings())
+
+
+def without_spaces(texts):
+    return ["".join(text.split()) for text in texts]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_committed_image_is_the_drawn_one(name):
+    committed = cv2.imread(str(ROOT / name))
+    drawn = SAMPLES[name].image
+    assert committed.shape == drawn.shape
+    assert np.abs(committed.astype(int) - drawn).mean() < 5
+
+
+def test_the_folders_hold_nothing_else():
+    committed = {str(path.relative_to(ROOT)) for folder in ("imgs", "rec_img") for path in (ROOT / folder).iterdir()}
+    assert committed == set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_line_of_a_page_is_found_and_read(name, detector, recognizer):
+    page = Pipeline(detector, recognizer, Settings().rec_min_score).run(cv2.imread(str(ROOT / name)))
+    truth = SAMPLES[name]
+    assert sorted(without_spaces(page.texts)) == sorted(without_spaces(truth.texts))
+    for quad, text in zip(truth.quads, truth.texts, strict=True):
+        found = page.quads[without_spaces(page.texts).index(*without_spaces([text]))]
+        overlap, _ = cv2.intersectConvexConvex(quad, found)
+        assert overlap / (cv2.contourArea(quad) + cv2.contourArea(found) - overlap) > 0.5, text
+
+
+def test_every_line_of_rec_img_is_read(recognizer):
+    names = sorted(set(SAMPLES) - set(PAGES))
+    lines = recognizer.recognize([cv2.imread(str(ROOT / name)) for name in names])
+    assert without_spaces(line.text for line in lines) == without_spaces(SAMPLES[name].texts[0] for name in names)
+
+
+def test_the_command_draws_into_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    samples.main(said.append)
+    assert "".join(said).split() == list(SAMPLES)
+    assert all(Path(name).stat().st_size < 300_000 for name in SAMPLES)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-SAMPLE = Path("imgs/document.png")
+SAMPLE = Path("imgs/document.jpg")
 URL = "http://127.0.0.1:9292/ocr/prediction"
 START_SECONDS = 120
 STOP_SECONDS = 15

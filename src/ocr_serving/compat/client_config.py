@@ -1,0 +1,52 @@
+"""What a client knows of the model it calls: serving_client_conf.prototxt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocr_serving import model_dir
+from ocr_serving.compat.feeds import FeedError
+from ocr_serving.errors import ConfigError
+from ocr_serving.model_dir import Variable
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """The inputs and outputs of a model, or of the first and the last model of a chain."""
+
+    feeds: tuple[Variable, ...]
+    fetches: tuple[Variable, ...]
+
+    @classmethod
+    def load(cls, paths: str | Sequence[str]) -> ClientConfig:
+        """Read the inputs of the first configuration and the outputs of the last.
+
+        Args:
+            paths: one or several prototxt files, or folders that hold serving_client_conf.prototxt.
+
+        Raises:
+            ConfigError: none is given, or one cannot be read.
+        """
+        files = [_file(Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+        if not files:
+            raise ConfigError("load_client_config takes a prototxt file or a folder with one, or a list of them.")
+        return cls(model_dir.read_conf(files[0])[0], model_dir.read_conf(files[-1])[1])
+
+    def known_fetches(self, fetch: str | Sequence[str] | None) -> list[str]:
+        """The names that are outputs, in the caller's order; the others are passed over, as the original did.
+
+        Raises:
+            FeedError: no name, list of names or None.
+        """
+        if fetch is None:
+            return []
+        if not isinstance(fetch, (str, list, tuple)):
+            raise FeedError("Fetch only accepts string or list of string")
+        known = {variable.alias for variable in self.fetches}
+        return [name for name in ([fetch] if isinstance(fetch, str) else fetch) if name in known]
+
+
+def _file(path: Path) -> Path:
+    return path / model_dir.CLIENT_CONF if path.is_dir() else path

@@ -12,14 +12,14 @@ import numpy as np
 
 from ocr_serving.compat import feeds
 from ocr_serving.compat.client_config import ClientConfig
-from ocr_serving.compat.feeds import FeedError
+from ocr_serving.compat.feeds import BadCall
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, ConfigError, OcrServingError
 from ocr_serving.predictor.base import Array
 from ocr_serving.predictor.upstream import Upstream
 from ocr_serving.wire import tensor
 from ocr_serving.wire.messages import Output, Response
-from ocr_serving.wire.tensor import PackedTensor, Tensor
+from ocr_serving.wire.tensor import PackedTensor
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,10 @@ class Client:
         """How long a call may take, in milliseconds; 200000 where this is not called.
 
         Raises:
-            FeedError: no whole number from 1 on.
+            BadCall: no whole number from 1 on.
         """
         if not isinstance(rpc_timeout, int) or rpc_timeout < 1:
-            raise FeedError("rpc_timeout must be int type.")
+            raise BadCall("rpc_timeout must be int type.")
         self._timeout = rpc_timeout / 1000
 
     def use_key(self, key_filename: str) -> None:
@@ -104,7 +104,7 @@ class Client:
 
         Raises:
             ConfigError: one is no address, or encryption is asked for.
-            FeedError: neither endpoints nor variants.
+            BadCall: neither endpoints nor variants.
         """
         if encryption:
             raise _encryption()
@@ -112,7 +112,7 @@ class Client:
             if endpoints is not None:
                 logger.warning("The endpoints %s have no effect, since there are variants.", endpoints)
         elif endpoints is None:
-            raise FeedError("You must set the endpoints parameter or use add_variant function to create a variant.")
+            raise BadCall("You must set the endpoints parameter or use add_variant function to create a variant.")
         else:
             addresses = [endpoints] if isinstance(endpoints, str) else endpoints
             self.add_variant(f"default_tag_{id(self)}", addresses, 100)
@@ -143,13 +143,13 @@ class Client:
             answered for none or for several engines; None where the call failed, without `raise_on_error`.
 
         Raises:
-            FeedError: a feed that the model does not take.
+            BadCall: a feed that the model does not take.
             FetchError: the answer lacks an output, or has it in another type than the configuration declares.
             ConfigError: no configuration is loaded, or connect() was not called.
             OcrServingError: with `raise_on_error`, whatever Upstream.infer raises.
         """
         config, names = self._loaded(), self._loaded().known_fetches(fetch)
-        tensors = _tensors(feeds.as_mapping(feed, config.feeds), config, batch)
+        tensors = feeds.tensors(feeds.as_mapping(feed, config.feeds), config.feeds, batch)
         variant = self._choose()
         try:
             address, response = variant.upstream.infer(tensors, names, self._sooner(deadline), log_id)
@@ -187,24 +187,6 @@ class Client:
 
 def _encryption() -> ConfigError:
     return ConfigError("Encrypted models are not offered; serve the model as it is, on a network you trust.")
-
-
-def _tensors(feed: Mapping[str, Any], config: ClientConfig, batch: bool) -> list[Tensor]:
-    """The feed in the order of the feed variables."""
-    known = {variable.alias for variable in config.feeds}
-    for name in feed:
-        if name.removesuffix(feeds.LOD_SUFFIX) not in known:
-            raise FeedError(f"Wrong feed name: {name}.")
-    return [
-        Tensor(
-            variable.name,
-            variable.alias,
-            feeds.as_array(feed[variable.alias], variable, batch),
-            [int(offset) for offset in feed.get(variable.alias + feeds.LOD_SUFFIX, ())],
-        )
-        for variable in config.feeds
-        if variable.alias in feed
-    ]
 
 
 def _result(response: Response, names: Sequence[str], config: ClientConfig, address: str) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr_serving import model_dir
-from ocr_serving.compat.feeds import FeedError
+from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
 
@@ -38,12 +38,12 @@ class ClientConfig:
         """The names that are outputs, in the caller's order; the others are passed over, as the original did.
 
         Raises:
-            FeedError: no name, list of names or None.
+            BadCall: no name, list of names or None.
         """
         if fetch is None:
             return []
         if not isinstance(fetch, (str, list, tuple)):
-            raise FeedError("Fetch only accepts string or list of string")
+            raise BadCall("Fetch only accepts string or list of string")
         known = {variable.alias for variable in self.fetches}
         return [name for name in ([fetch] if isinstance(fetch, str) else fetch) if name in known]
 

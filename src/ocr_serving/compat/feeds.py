@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,17 @@ from ocr_serving.errors import BadInput
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Array
 from ocr_serving.wire import tensor
+from ocr_serving.wire.tensor import Tensor
+
+Converter = Callable[[Any, Variable, bool], Array]
+"""Makes the array to send of a value: see as_array."""
 
 LOD_SUFFIX = ".lod"
 """A feed "x.lod" holds the level-of-detail offsets of the feed "x"."""
 
 
-class FeedError(BadInput, ValueError):
-    """A feed that no model takes; a ValueError as well, which is what the original raised."""
+class BadCall(BadInput, ValueError):
+    """A call that cannot be made as it is written; a ValueError as well, which is what the original raised."""
 
 
 def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
@@ -30,19 +34,49 @@ def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
         variables: the model's inputs.
 
     Raises:
-        FeedError: anything else.
+        BadCall: anything else.
     """
     if feed is None:
-        raise FeedError("You should specify feed for prediction")
+        raise BadCall("You should specify feed for prediction")
     if isinstance(feed, Mapping):
         return feed
     if not isinstance(feed, (list, tuple)):
-        raise FeedError("Feed only accepts dict and list of dict")
+        raise BadCall("Feed only accepts dict and list of dict")
     if len(feed) == 1 and isinstance(feed[0], Mapping):
         return feed[0]
     if len(variables) != 1:
-        raise FeedError("input is a list, but we got 0 or 2+ feed_var, don`t know how to divide the feed list")
+        raise BadCall("input is a list, but we got 0 or 2+ feed_var, don`t know how to divide the feed list")
     return {variables[0].alias: feed}
+
+
+def tensors(
+    feed: Mapping[str, Any], variables: Sequence[Variable], batch: bool, convert: Converter | None = None
+) -> list[Tensor]:
+    """The feed as what is sent, in the order of the variables; inputs that the feed leaves out are left to the server.
+
+    Args:
+        feed: alias -> value, and alias.lod -> offsets.
+        variables: the model's inputs.
+        batch: whether values have their batch dimension.
+        convert: makes an array of a value; None takes as_array.
+
+    Raises:
+        BadCall: an unknown name, or a value that cannot be converted.
+    """
+    known = {variable.alias for variable in variables}
+    for name in feed:
+        if name.removesuffix(LOD_SUFFIX) not in known:
+            raise BadCall(f"Wrong feed name: {name}.")
+    return [
+        Tensor(
+            variable.name,
+            variable.alias,
+            (convert or as_array)(feed[variable.alias], variable, batch),
+            [int(offset) for offset in feed.get(variable.alias + LOD_SUFFIX, ())],
+        )
+        for variable in variables
+        if variable.alias in feed
+    ]
 
 
 def as_array(value: Any, variable: Variable, batch: bool) -> Array:
@@ -56,7 +90,7 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
         batch: whether the value has its batch dimension; otherwise one is put in front.
 
     Raises:
-        FeedError: a list does not fill the declared shape, or cannot become the declared type.
+        BadCall: a list does not fill the declared shape, or cannot become the declared type.
     """
     if variable.elem_type == tensor.STRING:
         return _strings(value, variable)
@@ -69,7 +103,7 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     if is_image(array) or array.dtype == dtype:
         return array
     if dtype is None or array.dtype.kind not in "biuf":
-        raise FeedError(f"Feed {variable.alias} of type {array.dtype} cannot become the type that the model declares.")
+        raise BadCall(f"Feed {variable.alias} of type {array.dtype} cannot become the type that the model declares.")
     return array.astype(dtype)
 
 
@@ -77,7 +111,7 @@ def fill(values: Sequence[Any], variable: Variable) -> Array:
     """A list, nested or not, as an array of the declared shape.
 
     Raises:
-        FeedError: it has another number of elements.
+        BadCall: it has another number of elements.
     """
     try:
         return np.reshape(np.array(values), variable.shape)
@@ -85,13 +119,13 @@ def fill(values: Sequence[Any], variable: Variable) -> Array:
         raise _not_match(variable) from error
 
 
-def _not_match(variable: Variable) -> FeedError:
-    return FeedError(f"The shape of feed tensor {variable.alias} not match.")
+def _not_match(variable: Variable) -> BadCall:
+    return BadCall(f"The shape of feed tensor {variable.alias} not match.")
 
 
 def _strings(value: Any, variable: Variable) -> Array:
     """Strings in the declared shape; a string's bytes are UTF-8."""
     array = np.array([value] if isinstance(value, (str, bytes)) else value)
     if array.dtype.kind not in "SU":
-        raise FeedError(f"Feed {variable.alias} must be a string.")
+        raise BadCall(f"Feed {variable.alias} must be a string.")
     return array.reshape(variable.shape) if array.size == math.prod(variable.shape) else array

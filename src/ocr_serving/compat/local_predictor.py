@@ -91,7 +91,7 @@ class LocalPredictor:
             Name of an output -> array.
 
         Raises:
-            FeedError: no feed, or a value that does not fill the declared shape or cannot become the declared type.
+            BadCall: no feed, or a value that does not fill the declared shape or cannot become the declared type.
             BadInput: an input is missing, or an array is none that the model takes.
             ConfigError: no model is loaded.
             EngineFailed: the engine broke.

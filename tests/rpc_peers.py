@@ -4,7 +4,8 @@ import contextlib
 import io
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,14 @@ def frame_of(data: bytes) -> Frame:
     assert parsed is not None
     assert not stream.read()
     return parsed
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return once the condition holds; AssertionError if it does not within a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
 
 
 def numbers(*values: float) -> np.ndarray:

@@ -33,8 +33,8 @@ STEADY_SECONDS = 30.0
 """A server that lived so long was well: its end begins a new count of deaths."""
 LOOP_DEATHS = 4
 """So many deaths in a row are a crash loop: clients are refused at once until a server is up again."""
-LONGEST_PAUSE = 30.0
-"""Longest pause before a new start, in seconds; the first is 0, the second 0.5, each further one twice as long."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a new start: none after the first death, then FIRST_PAUSE, then each time twice as long."""
 
 
 class ModelServerProcess:
@@ -119,7 +119,7 @@ class ModelServerProcess:
                 return
             self.restarts += 1
             deaths = 1 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
-            pause = 0.0 if deaths == 1 else min(2.0 ** (deaths - 3), LONGEST_PAUSE)
+            pause = 0.0 if deaths == 1 else min(FIRST_PAUSE * 2 ** (deaths - 2), LONGEST_PAUSE)
             logger.error("The model server of %s ended with status %d; a new one starts.", self._model, status)
             if deaths >= LOOP_DEATHS:
                 self._report_loop(deaths)
@@ -133,9 +133,9 @@ class ModelServerProcess:
                 self.failure = None
 
     def _report_loop(self, deaths: int) -> None:
+        self._close_port()
         self.failure = f"The model server of {self._model.name} died {deaths} times in a row; the log says more."
         logger.error(self.failure)
-        self._close_port()
 
     def _launch(self) -> None:
         """Start a child and wait until it is ready."""

@@ -44,6 +44,7 @@ class BrpcConnection:
         self._pending: set[Future[None]] = set()
         self._answers: SimpleQueue[Sequence[Buffer] | None] = SimpleQueue()
         self._writer = threading.Thread(target=self._write_answers, name="brpc-writer", daemon=True)
+        self._mute = False
         self._last_answer = time.monotonic()
 
     def serve(self) -> None:
@@ -54,6 +55,8 @@ class BrpcConnection:
                 if not request.meta.HasField("request"):
                     raise BadInput("The frame holds no request.")
                 self._slots.acquire()
+                if self._mute:  # shut down, yet what had come before can still be read
+                    return
                 self._accept(request)
         except (OSError, BadInput) as error:
             logger.info("Connection closed: %s", error)
@@ -116,7 +119,8 @@ class BrpcConnection:
             logger.info("Answer not taken: %s", error)
             self._cut()
         finally:
-            self._slots.release()  # the reader may wait for one; it then finds the connection closed
+            self._mute = True
+            self._slots.release()  # the reader may wait for one
 
     def _cut(self) -> None:
         """Let what is being read or written fail at once."""

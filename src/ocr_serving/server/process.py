@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -20,6 +20,8 @@ LEAST_THREADS = 4
 """Default of the original's --thread."""
 GRACE_SECONDS = 10.0
 """How long accepted requests may take to finish once the process is told to end."""
+_NAP_SECONDS = 0.5
+"""Python notices a signal that comes just before it waits for something only when the wait is over."""
 
 
 def default_threads() -> int:
@@ -60,7 +62,8 @@ def run(
     server.start()
     try:
         ready(predictor, server.address)
-        threading.Event().wait()
+        while True:
+            time.sleep(_NAP_SECONDS)
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, _end_at_once)
         signal.signal(signal.SIGINT, _end_at_once)

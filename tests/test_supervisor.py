@@ -1,0 +1,154 @@
+"""The supervised model server: real child processes, killed, stopped and orphaned."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import server_process
+from rpc_peers import wait_until
+
+from ocr_serving import endpoint, model_dir, supervisor
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import ConfigError, UpstreamUnavailable
+from ocr_serving.predictor.remote import RemotePredictor
+from ocr_serving.settings import Settings
+from ocr_serving.supervisor import ModelServerProcess
+
+IMAGE = np.full((1, 64, 64, 3), 255, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def det(models: Path) -> Path:
+    return models / "ocr_det_model"
+
+
+@contextlib.contextmanager
+def running(model: Path, port: int) -> Iterator[ModelServerProcess]:
+    server = ModelServerProcess(model, Settings(worker_port=port))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def client_of(model: Path, address: str) -> Iterator[RemotePredictor]:
+    folder = model_dir.load(model)
+    with contextlib.closing(RemotePredictor(address, folder.feeds, folder.fetches)) as client:
+        yield client
+
+
+def predict(client: RemotePredictor) -> np.ndarray:
+    [array] = client.predict({"x": IMAGE}, deadline=Deadline.after(60)).values()
+    return array
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_serves_comes_back_when_killed_and_leaves_nothing(det):
+    port = server_process.free_port()
+    with running(det, port) as server:
+        assert server.endpoint == f"127.0.0.1:{port}"
+        with client_of(det, server.endpoint) as client:
+            expected = predict(client)
+            killed = server.pid
+            os.kill(killed, signal.SIGKILL)
+            np.testing.assert_array_equal(predict(client), expected)  # at once: the port never closed
+            assert server.restarts == 1
+            assert server.pid != killed
+            server.check()
+        last = server.pid
+    assert not alive(last)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_a_request_under_way_when_the_child_is_killed_is_answered_by_the_next_one(det):
+    with running(det, server_process.free_port()) as server, client_of(det, server.endpoint) as client:
+        os.kill(server.pid, signal.SIGSTOP)
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(predict(client)))
+        caller.start()
+        caller.join(0.3)
+        assert caller.is_alive()
+        os.kill(server.pid, signal.SIGKILL)
+        caller.join(60)
+        assert len(answers) == 1
+
+
+def test_takes_the_next_port_when_the_first_is_taken(det):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running(det, port) as server:
+            assert port < endpoint.parse(server.endpoint)[1] < port + 100
+
+
+def test_listens_on_the_loopback_address_only(det):
+    with running(det, server_process.free_port()) as server:
+        listening = Path("/proc/net/tcp").read_text()
+        port = endpoint.parse(server.endpoint)[1]
+        assert f" 0100007F:{port:04X} 00000000:0000 0A " in listening
+        assert f" 00000000:{port:04X} " not in listening
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_child_does_not_outlive_its_owner(det, how):
+    code = (
+        "import sys, time; from ocr_serving.settings import Settings; from ocr_serving.supervisor import *\n"
+        f"server = ModelServerProcess({str(det)!r}, Settings(worker_port={server_process.free_port()}))\n"
+        "server.start(); print(server.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
+        child = int(owner.stdout.readline())
+        assert alive(child)
+        owner.send_signal(how)
+    wait_until(lambda: not alive(child))
+
+
+def test_ctrl_c_in_the_terminal_is_left_to_the_owner(det):
+    """The terminal sends SIGINT to a whole process group; a child in it would end and be started again."""
+    with running(det, server_process.free_port()) as server:
+        assert os.getpgid(server.pid) != os.getpgid(0)
+
+
+def test_what_the_child_cannot_start_with_is_said_to_the_owner(det, tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        ModelServerProcess(tmp_path / "no_model", Settings(worker_port=server_process.free_port())).start()
+    with pytest.raises(ConfigError, match="GPU"):
+        ModelServerProcess(
+            det, Settings(worker_port=server_process.free_port(), device="gpu", engine="openvino")
+        ).start()
+
+
+def test_a_crash_loop_is_reported_and_refused_at_once_and_ends(det, monkeypatch):
+    monkeypatch.setattr(supervisor, "LOOP_DEATHS", 2)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 3.0)
+    port = server_process.free_port()
+    with running(det, port) as server, client_of(det, server.endpoint) as client:
+        for restarts in (1, 2):
+            wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server.pid))
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(lambda before=restarts: server.restarts == before)
+        wait_until(lambda: server.failure is not None)
+        with pytest.raises(UpstreamUnavailable, match="ocr_det_model died 2 times in a row"):
+            server.check()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 1)
+        wait_until(lambda: server.failure is None)
+        server.check()
+        predict(client)

@@ -19,6 +19,32 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def det_server(models: Path) -> Iterator[ServerProcess]:
+    """The det model server, as users start it."""
+    with server_process.running(*server_process.model_server("ocr_det_model"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ocr_web(models: Path, det_server: ServerProcess) -> Iterator[ServerProcess]:
+    command = server_process.web("ocr_web", "--det-endpoint", f"127.0.0.1:{det_server.port}")
+    with server_process.running(*command, cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def det_web(models: Path) -> Iterator[ServerProcess]:
+    with server_process.running(*server_process.web("det_web"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rec_web(models: Path) -> Iterator[ServerProcess]:
+    with server_process.running(*server_process.web("rec_web"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def ocr_debugger(models: Path) -> Iterator[ServerProcess]:
     with server_process.running(*server_process.web("ocr_debugger"), cwd=models) as server:
         yield server

@@ -28,7 +28,7 @@ class ServerProcess:
 
     def __init__(self, command: Sequence[str], port: int, cwd: Path) -> None:
         self.port = port
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
         )
@@ -86,3 +86,9 @@ def web(name: str, *flags: str, port: int | None = None) -> tuple[list[str], int
     """The command line of a front door on a free port, and the port."""
     port = port or free_port()
     return [str(ROOT / f"{name}_server.py"), "cpu", "--port", str(port), *flags], port
+
+
+def model_server(model: str, port: int | None = None) -> tuple[list[str], int]:
+    """The command line of a model server on a free port, and the port."""
+    port = port or free_port()
+    return ["-m", "paddle_serving_server.serve", "--model", model, "--port", str(port)], port

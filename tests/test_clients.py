@@ -1,11 +1,14 @@
 """The HTTP clients as users run them, against a running service."""
 
 import ast
+import fcntl
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 
 import cv2
 import numpy as np
@@ -79,6 +82,7 @@ def test_pictures_have_the_boxes_and_the_texts_drawn_in(ocr_debugger, rec_debugg
 
 def test_a_progress_bar_on_a_terminal_only(rec_debugger, ocr_debugger):
     mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     done = run("ocr", "rec_img", "--url", ocr_debugger.url, stderr=theirs)
     os.close(theirs)
     assert done.returncode == 0

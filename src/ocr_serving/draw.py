@@ -31,7 +31,7 @@ def page(image: Image, quads: Quads, texts: Sequence[str]) -> Image:
         uint8 (h, 2 * w, 3) BGR.
     """
     outlined, written = image.copy(), np.full_like(image, 255)
-    thickness = max(1, round(max(image.shape) / 700))
+    thickness = max(2, round(max(image.shape) / 700))
     for quad, text in zip(quads, texts, strict=True):
         corners = [np.rint(quad).astype(np.int32)]
         cv2.polylines(outlined, corners, True, BOX_COLOR, thickness, cv2.LINE_AA)

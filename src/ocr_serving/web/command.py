@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ocr_serving import endpoint, settings
-from ocr_serving.errors import ConfigError
+from ocr_serving.errors import OcrServingError
 from ocr_serving.settings import Settings
 from ocr_serving.web import serving
 from ocr_serving.web.app import PATH, create_app
@@ -45,7 +45,7 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
     args = parser.parse_args(argv)
     try:
         _serve(kind, in_process, settings.from_args(args, **({"device": args.where} if args.where else {})))
-    except ConfigError as error:
+    except OcrServingError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
     except KeyboardInterrupt:

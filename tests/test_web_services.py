@@ -1,0 +1,335 @@
+"""The web services as users run them: real processes, real models, what they answer and how they end."""
+
+import base64
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import requests
+import server_process
+from server_process import ROOT, free_port, running, web
+
+from ocr_serving import samples
+
+SAMPLES = {sample.name: sample for sample in samples.render()}
+SERVICES = ["ocr_web", "ocr_debugger", "det_web", "det_debugger", "rec_web", "rec_debugger"]
+DET_COMMAND = "python3 -m paddle_serving_server.serve --model ocr_det_model --port"
+
+
+def encoded(image) -> str:
+    _, png = cv2.imencode(".png", image)
+    return base64.b64encode(png).decode()
+
+
+def feed(*names):
+    return [{"x": base64.b64encode((ROOT / name).read_bytes()).decode()} for name in names]
+
+
+def result(server, body):
+    answer = server.post(body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["result"]
+
+
+def assert_error(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+    return answer.json()["error"]["message"]
+
+
+def without_spaces(texts):
+    return sorted("".join(text.split()) for text in texts)
+
+
+def pids_below(pid: int) -> list[int]:
+    """The live children of a process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name.startswith("imgs/")])
+def test_the_text_of_a_picture_is_the_same_over_rpc_and_in_process(ocr_web, ocr_debugger, name):
+    body = {"feed": feed(name), "fetch": ["res", "dt_boxes", "scores"]}
+    over_rpc, in_process = result(ocr_web, body), result(ocr_debugger, body)
+    assert without_spaces(over_rpc["res"]) == without_spaces(SAMPLES[name].texts)
+    assert over_rpc["res"] == in_process["res"]
+    np.testing.assert_allclose(over_rpc["dt_boxes"], in_process["dt_boxes"], atol=1e-3)
+    np.testing.assert_allclose(over_rpc["scores"], in_process["scores"], atol=1e-3)
+    assert np.shape(over_rpc["dt_boxes"]) == (len(over_rpc["res"]), 4, 2)
+
+
+def test_the_originals_client_call_gets_the_originals_bytes(ocr_web, rec_web):
+    image = base64.b64encode((ROOT / "rec_img/line_1.png").read_bytes()).decode("utf8")
+    data = {"feed": [{"x": image}], "fetch": ["save_infer_model/scale_0.tmp_1"]}
+    for server in (ocr_web, rec_web):
+        answer = requests.post(
+            url=server.url, headers={"Content-type": "application/json"}, data=json.dumps(data), timeout=60
+        )
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.content == b'{"result":{"res":["\\u6b22\\u8fce\\u5149\\u4e34"]}}\n'
+    answer = rec_web.post({"feed": [{"x": image}] * 3, "fetch": ["res"]})
+    assert answer.json() == {"result": {"res": ["欢迎光临"] * 3}}
+
+
+@pytest.mark.parametrize("where", ["web", "debugger"])
+def test_the_det_service_answers_boxes(request, where):
+    server = request.getfixturevalue(f"det_{where}")
+    found = result(server, {"feed": feed("imgs/sign.jpg"), "fetch": ["res"]})
+    assert set(found) == {"dt_boxes"}
+    boxes = np.array(found["dt_boxes"], np.float32)
+    assert boxes.shape == (6, 4, 2)
+    for quad in SAMPLES["imgs/sign.jpg"].quads:
+        assert max(cv2.intersectConvexConvex(quad, box)[0] for box in boxes) > 0.8 * cv2.contourArea(quad)
+    with_scores = result(server, {"feed": feed("imgs/sign.jpg"), "fetch": ["scores"]})
+    assert with_scores["dt_boxes"] == found["dt_boxes"]
+    assert len(with_scores["scores"]) == 6
+    assert 0.5 < min(with_scores["scores"]) <= max(with_scores["scores"]) <= 1
+
+
+@pytest.mark.parametrize("where", ["web", "debugger"])
+def test_the_rec_service_reads_lines_in_their_order(request, where):
+    server = request.getfixturevalue(f"rec_{where}")
+    names = ["rec_img/line_5.png", "rec_img/line_1.png", "rec_img/line_2.png"]
+    found = result(server, {"feed": feed(*names), "fetch": ["res", "scores"]})
+    assert found["res"] == [SAMPLES[name].texts[0] for name in names]
+    assert all(0.9 < score <= 1 for score in found["scores"])
+
+
+@pytest.mark.parametrize("where", ["web", "debugger"])
+def test_several_images_are_answered_in_order(request, where):
+    names = ["rec_img/line_2.png", "rec_img/line_1.png"]
+    blank = {"x": encoded(np.full((60, 80, 3), 255, np.uint8))}
+    ocr = request.getfixturevalue(f"ocr_{where}")
+    answer = ocr.post({"feed": [*feed(*names), blank], "fetch": ["res"]})
+    assert answer.json() == {"result": [{"res": ["Platform 3"]}, {"res": ["欢迎光临"]}, {"res": []}]}
+    det = request.getfixturevalue(f"det_{where}")
+    boxes = result(det, {"feed": [*feed(*names), blank], "fetch": ["dt_boxes"]})
+    assert [len(found["dt_boxes"]) for found in boxes] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("ocr_web", b'{"result":{"res":[]}}\n'),
+        ("ocr_debugger", b'{"result":{"res":[]}}\n'),
+        ("det_web", b'{"result":{"dt_boxes":[]}}\n'),
+        ("det_debugger", b'{"result":{"dt_boxes":[]}}\n'),
+        ("rec_web", b'{"result":{"res":[""]}}\n'),
+        ("rec_debugger", b'{"result":{"res":[""]}}\n'),
+    ],
+)
+@pytest.mark.parametrize("size", [(300, 200), (1, 1), (1, 500)])
+def test_an_image_without_text_is_an_answer(request, name, body, size):
+    server = request.getfixturevalue(name)
+    answer = server.post({"feed": [{"x": encoded(np.full((*size, 3), 255, np.uint8))}], "fetch": ["res"]})
+    assert (answer.status_code, answer.content) == (200, body)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_wrong_is_said_with_400(request, name):
+    server = request.getfixturevalue(name)
+    (good,) = feed("rec_img/line_1.png")
+    bad = {
+        "not base64": {"feed": [{"x": "%%%"}], "fetch": []},
+        "not an image": {"feed": [good, {"x": "aGVsbG8="}], "fetch": []},
+        "empty feed": {"feed": [], "fetch": []},
+        "no feed": {"fetch": ["res"]},
+        "unknown fetch": {"feed": [good], "fetch": ["bogus"]},
+    }
+    for case, body in bad.items():
+        assert len(assert_error(server.post(body), 400, "INVALID_ARGUMENT")) > 20, case
+    answer = requests.post(server.url, data="{}", headers={"Content-Type": "text/plain"}, timeout=60)
+    assert "application/json" in assert_error(answer, 400, "INVALID_ARGUMENT")
+    assert requests.get(server.url, timeout=60).status_code == 405
+
+
+def test_200_requests_8_at_a_time_answer_as_alone(ocr_web):
+    """Images of 20 sizes, some two in a request: no answer depends on what else is under way."""
+    random.seed(1)
+    sign = SAMPLES["imgs/sign.jpg"].image
+    bodies = []
+    for i in range(20):
+        scale = 0.3 + 0.02 * i
+        top, left = random.randrange(60), random.randrange(100)
+        images = [cv2.resize(sign[top:, left:], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)]
+        if i % 5 == 0:
+            images.append(SAMPLES[f"rec_img/line_{1 + i // 5}.png"].image)
+        bodies.append({"feed": [{"x": encoded(image)} for image in images], "fetch": ["dt_boxes", "scores"]})
+    alone = [result(ocr_web, body) for body in bodies]
+    assert sum(len(found["res"]) for found in alone if isinstance(found, dict)) > 50
+    order = [*range(20)] * 10
+    random.shuffle(order)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: result(ocr_web, bodies[i]), order))
+    for i, found in zip(order, together, strict=True):
+        assert found == alone[i]
+
+
+def test_a_det_server_that_is_not_running_is_named_and_used_once_it_is(models):
+    port = free_port()
+    command = web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}")
+    body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
+    with running(*command, cwd=models) as server:
+        started = time.monotonic()
+        message = assert_error(server.post(body), 503, "UPSTREAM_UNAVAILABLE")
+        assert time.monotonic() - started < 1
+        assert message == f"No model server answers at 127.0.0.1:{port}. Start it with: {DET_COMMAND} {port}"
+        with running(*server_process.model_server("ocr_det_model", port), cwd=models):
+            assert result(server, body) == {"res": ["欢迎光临"]}
+        assert server.post(body).status_code == 503
+
+
+def test_a_det_server_killed_or_frozen_in_a_request_brings_an_answer_in_time(models):
+    port = free_port()
+    command = web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}", "--request-timeout", "5")
+    body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
+    with running(*command, cwd=models) as server:
+        with running(*server_process.model_server("ocr_det_model", port), cwd=models) as det:
+            assert result(server, body) == {"res": ["欢迎光临"]}
+            det.process.send_signal(signal.SIGSTOP)
+            answers = in_background(server, body)
+            time.sleep(0.3)
+            det.process.kill()
+            det.process.send_signal(signal.SIGCONT)
+            assert_error(answers(), 503, "UPSTREAM_UNAVAILABLE")
+        with running(*server_process.model_server("ocr_det_model", port), cwd=models) as det:
+            assert result(server, body) == {"res": ["欢迎光临"]}
+            det.process.send_signal(signal.SIGSTOP)
+            started = time.monotonic()
+            assert_error(server.post(body), 504, "DEADLINE_EXCEEDED")
+            assert 4 < time.monotonic() - started < 8
+            det.process.send_signal(signal.SIGCONT)
+            assert result(server, body) == {"res": ["欢迎光临"]}
+
+
+def in_background(server, body):
+    """Send a request from a thread; the value gives its answer."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(server.post(body)))
+    thread.start()
+
+    def wait():
+        thread.join(60)
+        return answers[0]
+
+    return wait
+
+
+def test_a_dead_rec_server_is_replaced_and_the_next_request_works(models):
+    with running(*web("rec_web"), cwd=models) as server:
+        body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
+        (child,) = pids_below(server.process.pid)
+        for _ in range(2):
+            assert result(server, body) == {"res": ["欢迎光临"]}
+            os.kill(child, signal.SIGKILL)
+            assert result(server, body) == {"res": ["欢迎光临"]}
+            (successor,) = pids_below(server.process.pid)
+            assert successor != child
+            child = successor
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_service_ends_with_status_0_and_leaves_no_process(models, how):
+    with running(*web("det_web"), cwd=models) as server:
+        (child,) = pids_below(server.process.pid)
+        status = server.stop(how)
+    assert status == (0 if how != signal.SIGKILL else -signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_service_says_where_it_is_and_a_line_to_try_it(models):
+    with running(*web("rec_debugger"), cwd=ROOT) as server:
+        deadline = time.monotonic() + 10
+        while "Try it" not in server.output and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ready, line = server.output.splitlines()[:2]
+        assert ready == f"The rec service is ready: POST {server.url}"
+        if not shutil.which("curl"):
+            pytest.skip("no curl here")
+        done = subprocess.run(line.removeprefix("Try it:"), shell=True, cwd=ROOT, capture_output=True, timeout=60)
+    assert json.loads(done.stdout) == {"result": {"res": ["欢迎光临"]}}, done.stderr
+
+
+@pytest.fixture(scope="module")
+def broken_models(models, tmp_path_factory):
+    """Model folders that are damaged in several ways, beside the right ones."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in ("cut", "nonsense", "no_dictionary"):
+        shutil.copytree(models / "ocr_rec_model", folder / name)
+    model = folder / "cut" / "inference.onnx"
+    model.write_bytes(model.read_bytes()[:100_000])
+    (folder / "nonsense" / "serving_server_conf.prototxt").write_text("not a prototxt")
+    (folder / "no_dictionary" / "inference.yml").write_text("Global: {}")
+    (folder / "empty").mkdir()
+    for name in ("ocr_det_model", "ocr_rec_model"):
+        (folder / name).symlink_to(models / name)
+    return folder
+
+
+WRONG = {
+    "the device": (["tpu"], "invalid choice: 'tpu'"),
+    "a flag": (["cpu", "--prot", "9"], "unrecognized arguments: --prot"),
+    "a value": (["cpu", "--port", "many"], "port"),
+    "an address": (["cpu", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1"),
+    "no such folder": (["cpu", "--rec-model", "missing"], "Model folder missing does not exist.*--get_model"),
+    "an empty folder": (["cpu", "--rec-model", "empty"], "empty/serving_server_conf.prototxt cannot be read"),
+    "a damaged prototxt": (["cpu", "--rec-model", "nonsense"], "serving_server_conf.prototxt is damaged"),
+    "a damaged model": (["cpu", "--rec-model", "cut"], "inference.onnx"),
+    "a folder without a dictionary": (["cpu", "--rec-model", "no_dictionary"], "no_dictionary is no rec model"),
+    "the det folder": (["cpu", "--rec-model", "ocr_det_model"], "ocr_det_model is no rec model"),
+}
+
+
+@pytest.mark.parametrize("door", ["ocr_web", "rec_web", "rec_debugger"])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_service_that_cannot_start_says_so_in_one_line(broken_models, door, case):
+    arguments, message = WRONG[case]
+    assert_does_not_start(
+        door, [*arguments, *(["--port", str(free_port())] if "--port" not in arguments else [])], broken_models, message
+    )
+
+
+@pytest.mark.parametrize("door", SERVICES)
+def test_a_port_that_is_taken_is_said_in_one_line(models, door):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_does_not_start(door, ["cpu", "--port", str(port)], models, f"127.0.0.1:{port} is taken.*--port")
+
+
+def assert_does_not_start(door, arguments, cwd, message):
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"{door}_server.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert time.monotonic() - started < 10

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from flask.typing import ResponseReturnValue
 
 from ocr_serving import image
 from ocr_serving.deadline import Deadline
@@ -21,11 +23,16 @@ PATH = "/ocr/prediction"
 
 def create_app(service: Service, settings: Settings) -> Flask:
     """A WSGI app that answers POST /ocr/prediction with what the service computes."""
+    return app_of_path(PATH, partial(prediction, service, settings), settings)
+
+
+def app_of_path(path: str, view: Callable[[], ResponseReturnValue], settings: Settings) -> Flask:
+    """A WSGI app that answers POST requests of one path, and every error with JSON."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False  # another path is 404, never a redirect
-    errors.register(app, settings.max_body_bytes)
-    app.add_url_rule(PATH, "prediction", partial(prediction, service, settings), methods=["POST"])
+    errors.register(app, path, settings.max_body_bytes)
+    app.add_url_rule(path, "prediction", view, methods=["POST"])
     return app
 
 

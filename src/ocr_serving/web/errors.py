@@ -14,21 +14,21 @@ from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
 logger = logging.getLogger(__name__)
 
 
-def register(app: Flask, max_body_bytes: int) -> None:
-    """Let the app answer every error with JSON."""
+def register(app: Flask, path: str, max_body_bytes: int) -> None:
+    """Let the app, whose one path takes bodies up to a limit, answer every error with JSON."""
 
     def translate(error: Exception) -> Response:
-        return to_response(error, max_body_bytes)
+        return to_response(error, path, max_body_bytes)
 
     app.register_error_handler(Exception, translate)
 
 
-def to_response(error: Exception, max_body_bytes: int) -> Response:
+def to_response(error: Exception, path: str, max_body_bytes: int) -> Response:
     """The answer to an error: ours as they say, Werkzeug's in our words, any other 500 with its trace in the log."""
     if isinstance(error, RequestEntityTooLarge):
         error = body_too_large(max_body_bytes)
     elif isinstance(error, NoSuchPath):
-        error = NotFound("There is no such path; this service answers POST /ocr/prediction.")
+        error = NotFound(f"There is no such path; this service answers POST {path}.")
     if isinstance(error, OcrServingError):
         if error.status >= 500:
             logger.warning("answered %d: %s", error.status, error)

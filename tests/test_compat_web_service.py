@@ -1,0 +1,232 @@
+"""Web services written for Paddle Serving 0.9, run as they are: as processes, and a subclass in this one."""
+
+import base64
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import requests
+import server_process
+import zoo_models
+
+from ocr_serving import model_writer, zoo
+from ocr_serving.errors import ConfigError
+from ocr_serving.model_dir import Variable
+from paddle_serving_server.web_service import WebService
+
+ROOT = Path(__file__).parents[1]
+LEGACY = Path(__file__).parent / "data" / "legacy"
+SIGN = ["东湖公园", "EAST LAKE PARK", "游客中心 300 m", "请勿攀爬", "Visitor Centre", "No climbing"]
+FETCH = "save_infer_model/scale_0.tmp_1"
+
+
+def base64_of(path):
+    return base64.b64encode((ROOT / path).read_bytes()).decode()
+
+
+def blank():
+    return base64.b64encode(cv2.imencode(".png", np.full((64, 96, 3), 255, np.uint8))[1].tobytes()).decode()
+
+
+def body(*images):
+    return {"feed": [{"x": image} for image in images], "fetch": ["res"]}
+
+
+@pytest.fixture(scope="module")
+def workdir(models):
+    """Where a user unpacked the archives: models and the det client's configuration; no dictionary."""
+    client = models / "ocr_det_client"
+    if not client.exists():
+        client.symlink_to(zoo.client_dir(zoo_models.folder("ocr_det")), target_is_directory=True)
+    return models
+
+
+def legacy(name, *arguments):
+    port = server_process.free_port()
+    return [str(LEGACY / f"{name}.py"), str(port), *map(str, arguments)], port
+
+
+@pytest.fixture(scope="module")
+def det_server(workdir):
+    port = server_process.free_port()
+    command = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port", str(port)]
+    with server_process.running(command, port, workdir) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ocr_rpc(workdir, det_server):
+    with server_process.running(*legacy("ocr_rpc", det_server.port), workdir) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ocr_in_process(workdir):
+    with server_process.running(*legacy("ocr_debugger"), workdir) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rec(workdir):
+    with server_process.running(*legacy("rec"), workdir) as server:
+        yield server
+
+
+class TestLegacyFiles:
+    @pytest.mark.parametrize("server", ["ocr_rpc", "ocr_in_process"])
+    def test_ocr_reads_a_page(self, server, request):
+        answer = request.getfixturevalue(server).post(body(base64_of("imgs/sign.jpg")))
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json() == {"result": {"res": SIGN}}
+        assert answer.content.startswith(b'{"result":{"res":["\\u4e1c'), "compact and in ASCII, as the original"
+
+    def test_rec_reads_a_batch_of_lines(self, rec):
+        answer = rec.post(body(base64_of("rec_img/line_1.png"), base64_of("rec_img/line_2.png")))
+        assert answer.json() == {"result": {"res": ["欢迎光临", "Platform 3"]}}
+
+    def test_a_page_without_text_is_an_answer(self, ocr_in_process):
+        """Its file returns two empty lists then, where the original said "not enough values to unpack"."""
+        answer = ocr_in_process.post(body(blank()))
+        assert (answer.status_code, answer.json()) == (200, {"result": {"res": []}})
+
+    def test_value_errors_of_a_hook_are_the_result_as_in_the_original(self, rec, ocr_rpc):
+        line = base64_of("rec_img/line_1.png")
+        for server, images, result in (
+            (rec, [line] * 5, "at most four lines"),
+            (rec, ["abcde"], "Invalid base64-encoded string: number of data characters (5) cannot be 1 more"),
+            (ocr_rpc, [blank()], "need at least one array to concatenate"),
+        ):
+            answer = server.post(body(*images))
+            assert answer.status_code == 200
+            assert answer.json()["result"].startswith(result)
+
+    def test_other_faults_of_a_hook_are_500_without_a_trace(self, rec):
+        for images in (["aGVsbG8="], [""], [7]):
+            answer = rec.post(body(*images))
+            assert answer.status_code == 500
+            assert answer.json()["error"]["code"] == "INTERNAL"
+            assert "Traceback" not in answer.text
+            assert "/" not in answer.text
+
+    @pytest.mark.parametrize(
+        ("content_type", "data"),
+        [
+            ("", b'{"feed":[{"x":""}],"fetch":[]}'),
+            ("text/plain", b'{"feed":[{"x":""}],"fetch":[]}'),
+            ("application/json", b"{"),
+            ("application/json", b"{}"),
+            ("application/json", b"[]"),
+            ("application/json", b'{"feed":[{"x":""}]}'),
+            ("application/json", b'{"fetch":[]}'),
+            ("application/json", b'{"feed":[],"fetch":[]}'),
+            ("application/json", b"[" * 100_000),
+        ],
+    )
+    def test_what_is_no_request_is_400(self, rec, content_type, data):
+        answer = requests.post(rec.url, data, headers={"Content-Type": content_type}, timeout=60)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "INVALID_ARGUMENT"
+
+    def test_other_paths_and_methods(self, rec):
+        base = rec.url.removesuffix("/ocr/prediction")
+        assert requests.get(rec.url, timeout=60).status_code == 405
+        for path in ("/", "/ocr/prediction/", "/rec/prediction"):
+            answer = requests.post(base + path, json=body("x"), timeout=60)
+            assert answer.status_code == 404
+            assert "POST /ocr/prediction" in answer.json()["error"]["message"]
+
+    def test_a_dead_det_server_is_500_not_a_hang(self, workdir):
+        with server_process.running(*legacy("ocr_rpc", 1), workdir) as server:
+            assert server.post(body(base64_of("imgs/sign.jpg"))).status_code == 500
+            assert "No model server answers at 127.0.0.1:1" in server.output
+
+    def test_it_ends_on_sigterm_with_its_model_server(self, workdir):
+        with server_process.running(*legacy("rec"), workdir) as server:
+            assert server.post(body(base64_of("rec_img/line_2.png"))).status_code == 200
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+            assert len(children) == 1
+            assert server.stop(signal.SIGTERM) == 0
+        assert not Path(f"/proc/{children[0]}").exists()
+
+
+@pytest.fixture
+def small_det(tmp_path):
+    """A det model for images of 64 x 96."""
+    folder = tmp_path / "det_model"
+    folder.mkdir()
+    for file in ("inference.onnx", "inference.yml"):
+        (folder / file).symlink_to(zoo_models.folder("ppocrv6_tiny_det") / file)
+    x, y = Variable("x", "x", 1, (3, 64, 96)), Variable(FETCH, FETCH, 1, ())
+    model_writer.write_conf(folder / "serving_server_conf.prototxt", [x], [y])
+    return str(folder)
+
+
+class TestWebService:
+    def test_default_hooks_take_and_give_lists(self, small_det):
+        service = WebService(name="det")
+        service.load_model_config([small_det])
+        service.prepare_server("workdir", 9292, "cpu", mem_optim=False)
+        service.run_debugger_service()
+        image = np.random.default_rng(0).standard_normal((3, 64, 96)).astype(np.float32)
+        client = service.get_app_instance().test_client()
+        request = {"feed": [{"x": image.tolist()}, {"x": image.ravel().tolist()}], "fetch": [FETCH]}
+        result = client.post("/det/prediction", json=request).get_json()["result"]
+        expected = zoo_models.predictor("ppocrv6_tiny_det").predict({"x": np.stack([image, image])})[FETCH]
+        np.testing.assert_allclose(result[FETCH], expected, atol=1e-6)
+
+    def test_errors_of_the_model_have_their_own_status(self, small_det):
+        class Wrong(WebService):
+            def preprocess(self, feed=[], fetch=[]):  # noqa: B006
+                return {"x": np.zeros((1, 3, 5), np.float32)}, fetch, True
+
+        service = Wrong()
+        service.load_model_config(small_det)
+        service.prepare_server()
+        service.run_debugger_service()
+        answer = service.get_app_instance().test_client().post("/default_service/prediction", json=body("x"))
+        assert answer.status_code == 400
+        assert "must be float32" in answer.get_json()["error"]["message"]
+
+    def test_setting_up_wrongly_is_said_in_words(self, small_det, tmp_path):
+        service = WebService()
+        with pytest.raises(ConfigError, match="must be called first"):
+            service.run_debugger_service()
+        with pytest.raises(ConfigError, match="cannot be read"):
+            service.load_model_config(str(tmp_path / "none"))
+        with pytest.raises(ConfigError, match="takes one model"):
+            service.load_model_config([small_det, small_det])
+        service.load_model_config(small_det)
+        with pytest.raises(ConfigError, match="port"):
+            service.prepare_server(port=0)
+        service.prepare_server(port=9292)
+        with pytest.raises(ConfigError, match="must be called first"):
+            service.run_web_service()
+        with pytest.raises(ConfigError, match="Pipeline"):
+            service.prepare_pipeline_config("config.yml")
+
+    @pytest.mark.parametrize(
+        ("gpus", "expected"), [("0", ["0"]), ("1,2", ["1", "2"]), (3, ["3"]), (["4", 5], ["4", "5"]), ("", ["-1"])]
+    )
+    def test_gpus_in_every_form(self, gpus, expected):
+        service = WebService()
+        service.set_gpus(gpus)
+        assert service.gpus == expected
+
+    def test_a_gpu_that_is_not_there_is_said_in_words(self, small_det):
+        service = WebService()
+        service.load_model_config(small_det)
+        service.prepare_server(gpuid="0")
+        for run in (lambda: service.run_debugger_service(gpu=True), service.run_rpc_service):
+            with pytest.raises(ConfigError, match="GPU"):
+                run()
+
+    def test_fromstring_reads_bytes_again(self):
+        """Every OCR example of 0.9 decodes its images with it; numpy 2.3 took that away."""
+        WebService()
+        read = np.fromstring(b"\x01\xff", np.uint8)
+        assert read.tolist() == [1, 255]
+        read[0] = 2
+        assert np.fromstring("1, 2", sep=",").tolist() == [1.0, 2.0]

@@ -208,6 +208,22 @@ def test_a_server_that_came_back_is_used_although_connections_were_kept():
                 client.predict(IMAGE)
 
 
+def test_more_kept_connections_than_tries_do_not_hide_a_server_that_came_back():
+    port = server_process.free_port()
+    with remote(f"127.0.0.1:{port}") as client:
+        with serving(doubler := Doubler(), threads=6, port=port):
+            callers = [threading.Thread(target=client.predict, args=({"image": numbers(-1)},)) for _ in range(6)]
+            for caller in callers:
+                caller.start()
+            for _ in callers:
+                assert doubler.started.acquire(timeout=10)
+            doubler.release.set()
+            for caller in callers:
+                caller.join(10)
+        with serving(Doubler(), port=port):
+            client.predict(IMAGE)
+
+
 def test_broken_connections_are_tried_three_times_like_the_original():
     with peer(lambda *_: None) as server, remote(server.address) as client:
         with pytest.raises(UpstreamUnavailable, match=server.address):

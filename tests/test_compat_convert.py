@@ -12,7 +12,7 @@ from ocr_serving import model_dir
 from ocr_serving.compat import convert_command
 from ocr_serving.compat.convert import inference_model_to_serving
 from ocr_serving.errors import ConfigError
-from ocr_serving.model_dir import CTC_INDEX, DERIVED
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
 from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
@@ -103,7 +103,7 @@ def test_onnx_model_with_its_inference_yml_becomes_a_complete_folder(tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
     model, zoo = model_dir.load(tmp_path / "a" / "rec_model"), model_dir.load(zoo_models.folder("ppocrv6_tiny_rec"))
     assert (model.characters, model.image_height) == (zoo.characters, zoo.image_height)
-    assert [v.alias for v in model.fetches] == ["save_infer_model/scale_0.tmp_1", *DERIVED]
+    assert [v.alias for v in model.fetches] == ["save_infer_model/scale_0.tmp_1", CTC_INDEX, CTC_SCORE]
     _, client_fetches = model_dir.read_conf(tmp_path / "a" / "rec_client" / "serving_client_conf.prototxt")
     assert [v.alias for v in client_fetches] == ["save_infer_model/scale_0.tmp_1"]
 

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_serving import detection
+from ocr_serving.engine.base import logit
 from ocr_serving.errors import BadUpstream
 from ocr_serving.settings import Settings
 
 
 class MapPredictor:
-    """A det model whose probability map is known: 1 where the image is white."""
+    """A det model whose map is known: text where the image is white."""
 
     def __init__(self) -> None:
         self.seen = []
@@ -20,8 +21,8 @@ class MapPredictor:
     def predict(self, feed, fetch=(), deadline=None):
         image = feed["x"]
         self.seen.append(image.shape)
-        probability = (image[:, None, :, :, 0] > 127).astype(np.float32)
-        return dict.fromkeys(fetch, probability)
+        logits = np.where(image[:, None, :, :, 0] > 127, 9, -9).astype(np.float32)
+        return dict.fromkeys(fetch, logits)
 
     def close(self):
         pass
@@ -65,7 +66,7 @@ def test_input_size_is_always_one_the_model_takes(width, height, limit):
 def test_boxes_equal_the_genuine_ops_but_for_its_rounding():
     """The genuine boxes are truncated to whole pixels three times over; ours are not, hence the 3 pixels."""
     ops = golden.ops()
-    quads, scores = detection.boxes_from_map(ops["det_out_window"], Settings(det_box_thresh=0.5))
+    quads, scores = detection.boxes_from_logits(logit(ops["det_out_window"]), Settings(det_box_thresh=0.5))
     quads = (quads + ops["det_out_window_origin"]) * np.array([720 / 544, 1150 / 960])
     assert len(scores) == len(ops["boxes_raw"])
     assert np.abs(quads - ops["boxes_raw"]).max() < 3

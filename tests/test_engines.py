@@ -10,10 +10,10 @@ import zoo_models
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import SessionPool, normalize
+from ocr_serving.engine.base import SessionPool, normalize, sigmoid
 from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded, EngineFailed
-from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
 
@@ -86,6 +86,17 @@ def test_compact_outputs_equal_the_full_one(model, engine):
     both = rec.predict({"x": lines()}, [CTC_INDEX, OUTPUT])
     assert list(both) == [CTC_INDEX, OUTPUT]
     np.testing.assert_array_equal(both[CTC_INDEX], best[CTC_INDEX])
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [("ppocrv4_mobile_det", "openvino"), ("ppocrv4_mobile_det", "paddle"), ("ocr_det", "openvino")],
+)
+def test_det_logits_are_the_map_before_its_sigmoid(model, engine, det_image):
+    det = zoo_models.predictor(model, engine, "f32")
+    logits = det.predict({"x": det_image}, [DET_LOGITS])[DET_LOGITS]
+    probability = det.predict({"x": det_image}, [OUTPUT])[OUTPUT]
+    np.testing.assert_allclose(sigmoid(logits), probability, atol=1e-5)
 
 
 def test_without_fetch_the_graphs_own_outputs_come_back():

@@ -482,12 +482,12 @@ def test_every_dictionary_survives_inference_yml(entries: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "inference.onnx").touch()
-        feeds, fetches = model_writer.variables((3, 48, 320), ctc=True)
+        feeds, fetches = model_writer.variables((3, 48, 320))
         model_writer.write_conf(folder / model_dir.SERVER_CONF, feeds, fetches)
         model_writer.write_paddlex_conf(folder, "m", [], {"name": "CTCLabelDecode"}, entries)
         found = model_dir.load(folder)
     assert found.characters == ("", *entries, " ")
-    assert (found.feeds, found.fetches) == (feeds, fetches)
+    assert (found.feeds, found.graph_fetches) == (feeds, fetches)
 
 
 @given(st.binary(max_size=60))

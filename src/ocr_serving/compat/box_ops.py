@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import geometry
-from ocr_serving.detection import boxes_from_map
+from ocr_serving.detection import boxes_from_logits
+from ocr_serving.engine.base import logit
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.settings import Settings
@@ -53,7 +54,7 @@ class DBPostProcess:
 
     def _boxes(self, probability: NDArray[np.float32], ratio: Sequence[float]) -> Quads:
         height, width = probability.shape
-        quads, _ = boxes_from_map(probability, self._settings)
+        quads, _ = boxes_from_logits(logit(probability), self._settings)
         clipped: Quads = np.clip(quads, 0, np.array([width, height], np.float32))
         clipped /= np.array([ratio[1], ratio[0]], np.float32)
         return clipped

@@ -123,5 +123,3 @@ def _write_server(
     written = model_dir.load(folder)
     if written.model_file.name != names[0]:
         raise ConfigError(f"{folder} holds another model already, {written.model_file.name}; take an empty folder.")
-    if written.characters:
-        model_writer.write_conf(folder / model_dir.SERVER_CONF, feeds, [*fetches, *model_writer.derived()])

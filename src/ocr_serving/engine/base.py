@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import DeadlineExceeded
-from ocr_serving.model_dir import Normalization
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS, ModelDir, Normalization
 
 Array = NDArray[Any]
 Session = TypeVar("Session")
@@ -109,6 +109,24 @@ def normalize(images: NDArray[np.uint8], how: Normalization) -> NDArray[np.float
     np.subtract(values, np.asarray(how.mean), out=values, casting="same_kind")
     np.divide(values, np.asarray(how.std), out=values, casting="same_kind")
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def derive(model: ModelDir, first: Array) -> dict[str, Array]:
+    """The derived outputs of a det or rec model, made next to the graph from its first output."""
+    if DET_LOGITS in model.derived:
+        return {DET_LOGITS: logit(first)}
+    return dict(zip((CTC_INDEX, CTC_SCORE), ctc_best(first), strict=True))
+
+
+def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of the sigmoid, finite for 0 and 1 too."""
+    clipped = np.clip(probability, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)), written so that nothing overflows."""
+    return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
 def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

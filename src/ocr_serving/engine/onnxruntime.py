@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, ctc_best, is_image, normalize
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, ModelDir
 
@@ -26,6 +26,7 @@ class OnnxRuntimeEngine:
         if options.precision not in ("auto", "f32"):
             raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
         self.precision = "f32"
+        self._model = model
         self._normalization = model.normalization
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, options.threads // options.sessions)
@@ -55,7 +56,7 @@ class OnnxRuntimeEngine:
             except Exception as error:  # as above
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         if any(name in DERIVED for name in fetch):
-            found |= zip(DERIVED, ctc_best(found[self.outputs[0]]), strict=True)
+            found |= derive(self._model, found[self.outputs[0]])
         return {name: found[name] for name in fetch}
 
     def close(self) -> None:

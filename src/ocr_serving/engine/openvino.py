@@ -9,42 +9,14 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, ctc_best, is_image
+from ocr_serving.engine import openvino_graph
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image
 from ocr_serving.errors import ConfigError, EngineFailed
-from ocr_serving.model_dir import DERIVED, ModelDir
+from ocr_serving.model_dir import DERIVED, DET_LOGITS, ModelDir
 
 _HEAD_ROWS = 40
 """Time steps that the CTC head takes at once: 40 x 18710 bf16 logits stay in a core's second-level cache, which makes a
 step cost half as much as in batches of 160 (docs/performance.md)."""
-
-
-def ctc_head(openvino: Any, graph: Any) -> Any:
-    """Cut a rec graph in two before its class matrix.
-
-    The graph given ends in the features, float32 (n, t, d), afterwards. The one returned goes on from _HEAD_ROWS rows
-    of them, (r, d), to the best class and its probability, (r, 1) each. Its shape is fixed, as TopK over a dynamic one
-    costs six times as much.
-
-    Raises:
-        ConfigError: the graph does not end in MatMul, Add and Softmax, as every PP-OCR rec model does.
-    """
-    from openvino import opset13 as ops
-
-    chain = [graph.outputs[0].get_node()]
-    while chain[-1].get_type_name() != "MatMul" and chain[-1].get_input_size():
-        chain.append(chain[-1].input_value(0).get_node())
-    bias = next((node for node in chain if node.get_type_name() == "Add"), None)
-    if chain[-1].get_type_name() != "MatMul" or bias is None or "Softmax" not in {n.get_type_name() for n in chain}:
-        raise ConfigError("This model does not end like a CTC model, so it has no ctc_index and ctc_score.")
-    features = chain[-1].input_value(0)
-    classes = chain[-1].input_value(1).get_node().get_data()
-    rows = ops.parameter([_HEAD_ROWS, classes.shape[0]], np.float32)
-    logits = ops.add(ops.matmul(rows, ops.constant(classes), False, False), bias.input_value(1).get_node().get_data())
-    best = ops.topk(ops.softmax(logits, -1), np.int64(1), -1, "max", "none", index_element_type="i32")
-    for result in graph.get_results():
-        graph.remove_result(result)
-    graph.add_results([ops.result(features)])
-    return openvino.Model([ops.result(best.output(1)), ops.result(best.output(0))], [rows])
 
 
 class _Session:
@@ -88,6 +60,7 @@ class OpenVINOEngine:
         self._core = openvino.Core()
         # OpenVINO fills its tables of array types on first use, and two threads that do so at once deadlock on the GIL.
         openvino.Tensor(np.zeros(1, np.float32)).get_element_type().to_dtype()
+        self._model = model
         self._normalization = model.normalization
         self._options = options
         self.precision = self._choose_precision(options.precision)
@@ -100,6 +73,7 @@ class OpenVINOEngine:
             ) from error
         self.inputs = tuple(port.get_any_name() for port in self._graph.inputs)
         self.outputs = tuple(port.get_any_name() for port in self._graph.outputs)
+        openvino_graph.replace_deconvolutions(self._graph)
         self._lock = threading.Lock()
         self._forms: dict[tuple[bool, bool], SessionPool[_Session]] = {}
 
@@ -113,9 +87,9 @@ class OpenVINOEngine:
                 found = session.run(arrays)
             except RuntimeError as error:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
-        best = dict(zip(DERIVED if derived else self.outputs, found, strict=True))
+        best = dict(zip(self._model.derived if derived else self.outputs, found, strict=True))
         if not derived and any(name in DERIVED for name in fetch):
-            best |= zip(DERIVED, ctc_best(found[0]), strict=True)
+            best |= derive(self._model, found[0])
         return {name: best[name] for name in fetch}
 
     def close(self) -> None:
@@ -132,7 +106,11 @@ class OpenVINOEngine:
 
     def _compile(self, image: bool, derived: bool) -> Callable[[], _Session]:
         graph = self._graph.clone()
-        head = self._compiled(ctc_head(self._ov, graph)) if derived else None
+        head = None
+        if derived and DET_LOGITS in self._model.derived:
+            openvino_graph.cut_sigmoid(graph)
+        elif derived:
+            head = self._compiled(openvino_graph.cut_ctc_head(graph, _HEAD_ROWS))
         if image:
             graph = self._with_image_input(graph)
         compiled = self._compiled(graph)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, ctc_best, is_image, normalize
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, ModelDir
 
@@ -30,6 +30,7 @@ class PaddleEngine:
             raise ConfigError(
                 f"The paddle engine cannot read {model.model_file.name}; take engine openvino or onnxruntime."
             )
+        self._model = model
         self._normalization = model.normalization
         config = inference.Config(str(model.model_file), str(model.params_file))
         config.disable_glog_info()
@@ -57,7 +58,7 @@ class PaddleEngine:
             except (RuntimeError, ValueError, OSError) as error:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         if any(name in DERIVED for name in fetch):
-            found |= zip(DERIVED, ctc_best(found[self.outputs[0]]), strict=True)
+            found |= derive(self._model, found[self.outputs[0]])
         return {name: found[name] for name in fetch}
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import Engine, is_image
 from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput
-from ocr_serving.model_dir import DERIVED, ModelDir
+from ocr_serving.model_dir import ModelDir
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.settings import Settings, usable_cores
 
@@ -27,7 +27,6 @@ class LocalPredictor:
         self._outputs |= {v.alias: v.name for v in model.graph_fetches if v.name in engine.outputs}
         self._inputs = {v.alias: engine.inputs[i] for i, v in enumerate(model.feeds[: len(engine.inputs)])}
         self._inputs |= {v.alias: v.name for v in model.feeds if v.name in engine.inputs}
-        self._derived = tuple(v.alias for v in model.fetches if v.alias in DERIVED)
 
     @classmethod
     def load(cls, model: str | ModelDir, settings: Settings) -> LocalPredictor:
@@ -45,8 +44,8 @@ class LocalPredictor:
         """See predictor.base.Predictor.predict."""
         names = list(fetch) or list(self._outputs)
         for name in names:
-            if name not in self._outputs and name not in self._derived:
-                known = ", ".join([*self._outputs, *self._derived])
+            if name not in self._outputs and name not in self.model.derived:
+                known = ", ".join([*self._outputs, *self.model.derived])
                 raise BadInput(f"Unknown fetch; model {self.model.name} has: {known}.")
         self._check_feed(feed)
         if deadline is not None:

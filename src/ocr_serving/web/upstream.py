@@ -8,15 +8,15 @@ from ocr_serving import detection
 from ocr_serving.deadline import Deadline
 from ocr_serving.endpoint import parse
 from ocr_serving.errors import UpstreamUnavailable
-from ocr_serving.model_dir import ModelDir, Variable
+from ocr_serving.model_dir import DET_LOGITS, FLOAT32, ModelDir, Variable
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
 
-DET_FEEDS = (Variable(detection.INPUT, detection.INPUT, 1, (3, 960, 960)),)
-DET_FETCHES = (Variable(detection.OUTPUT, detection.OUTPUT, 1, ()),)
-"""What every det model server takes and gives: the original's ocr_det_client says so."""
+DET_FEEDS = (Variable(detection.INPUT, detection.INPUT, FLOAT32, (3, 960, 960)),)
+DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
+"""What every det model server of ours takes and gives."""
 
 
 class DetServer:

@@ -24,11 +24,11 @@ names = st.text(max_size=20)
 
 
 def packed(message: pb.Tensor) -> PackedTensor:
-    return PackedTensor(memoryview(message.SerializeToString()))
+    return PackedTensor.parse(memoryview(message.SerializeToString()))
 
 
 def travel(tensor: Tensor) -> PackedTensor:
-    return PackedTensor(memoryview(b"".join(tensor.encode())))
+    return PackedTensor.parse(memoryview(b"".join(tensor.encode())))
 
 
 @given(arrays, names, names, st.lists(st.integers(0, 1000), max_size=5))
@@ -67,12 +67,12 @@ def test_floats_sent_one_by_one(count):
     values = np.arange(count, dtype=np.float32)
     elements = b"".join(struct.pack("<Bf", 2 << 3 | 5, value) for value in values)
     rest = pb.Tensor(elem_type=1, shape=[count]).SerializeToString()
-    np.testing.assert_array_equal(PackedTensor(memoryview(elements + rest)).unpack(), values, strict=True)
+    np.testing.assert_array_equal(PackedTensor.parse(memoryview(elements + rest)).unpack(), values, strict=True)
 
 
 def test_floats_in_several_pieces():
     pieces = pb.Tensor(float_data=[1, 2]), pb.Tensor(elem_type=1, shape=[3]), pb.Tensor(float_data=[3])
-    tensor = PackedTensor(memoryview(b"".join(piece.SerializeToString() for piece in pieces)))
+    tensor = PackedTensor.parse(memoryview(b"".join(piece.SerializeToString() for piece in pieces)))
     assert tensor.unpack().tolist() == [1, 2, 3]
 
 

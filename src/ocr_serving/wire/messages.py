@@ -87,7 +87,7 @@ def decode_request(message: memoryview) -> Request:
     """
     tensors, rest = _cut(message, _TENSOR)
     request = _parse(pb.Request(), rest)
-    return Request(tuple(map(PackedTensor, tensors)), tuple(request.fetch_var_names), request.log_id)
+    return Request(tuple(map(PackedTensor.parse, tensors)), tuple(request.fetch_var_names), request.log_id)
 
 
 def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> list[Buffer]:
@@ -119,7 +119,7 @@ def decode_response(message: memoryview) -> Response:
 
 def _decode_output(message: memoryview) -> Output:
     tensors, rest = _cut(message, _TENSOR)
-    return Output(_parse(pb.ModelOutput(), rest).engine_name, tuple(map(PackedTensor, tensors)))
+    return Output(_parse(pb.ModelOutput(), rest).engine_name, tuple(map(PackedTensor.parse, tensors)))
 
 
 def _encode_tensors(tensors: Sequence[Tensor]) -> list[Buffer]:

@@ -36,12 +36,22 @@ def for_error(correlation_id: int, error: OcrServingError, server: str) -> RpcMe
 
     Args:
         correlation_id: the request's.
-        error: gives code and sentence; of an EngineFailed, the sentence is the original's for every failed inference.
-        server: "ip:port", with which brpc begins every error text.
+        error: gives code and sentence.
+        server: see error_text().
     """
     code = error.brpc_code
-    sentence = "InferService inference failed!" if isinstance(error, EngineFailed) else error.message
-    response = RpcResponseMeta(error_code=code, error_text=f"[{server}][E{code}]{sentence}")
+    response = RpcResponseMeta(error_code=code, error_text=error_text(error, server))
     # The original's service asks for gzip before it does anything, so its own errors (negative codes) say so too.
     compress_type = compression.GZIP if code < 0 else compression.NONE
     return RpcMeta(response=response, compress_type=compress_type, correlation_id=correlation_id)
+
+
+def error_text(error: OcrServingError, server: str) -> str:
+    """What brpc says for an error in every protocol.
+
+    Args:
+        error: gives code and sentence; of an EngineFailed, the sentence is the original's for every failed inference.
+        server: "ip:port", with which brpc begins every error text.
+    """
+    sentence = "InferService inference failed!" if isinstance(error, EngineFailed) else error.message
+    return f"[{server}][E{error.brpc_code}]{sentence}"

@@ -8,7 +8,7 @@ varints pass through protobuf's own code.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ from ocr_serving.wire.fields import Buffer, delimited, split
 
 STRING = 20
 """elem_type of strings, the only one whose elements have no fixed size."""
-_STRING_DATA, _TENSOR_CONTENT = 9, 15
+TENSOR_CONTENT = 15
+"""Number of the Tensor field that holds the bytes of types without a field of their own."""
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How elements of a type lie in a Tensor message.
 
     Attributes:
@@ -48,15 +49,15 @@ class _Layout:
 
 
 _LAYOUTS = (
-    _Layout(0, np.dtype("<i8"), 1, varint=True),
-    _Layout(1, np.dtype("<f4"), 2),
-    _Layout(2, np.dtype("<i4"), 3, varint=True),
-    _Layout(3, np.dtype("<f8"), 4),
-    _Layout(4, np.dtype("<i2"), _TENSOR_CONTENT),
-    _Layout(5, np.dtype("<f2"), _TENSOR_CONTENT),
-    _Layout(7, np.dtype("u1"), _TENSOR_CONTENT),
-    _Layout(8, np.dtype("i1"), _TENSOR_CONTENT),
-    _Layout(9, np.dtype("?"), 6, varint=True),
+    Layout(0, np.dtype("<i8"), 1, varint=True),
+    Layout(1, np.dtype("<f4"), 2),
+    Layout(2, np.dtype("<i4"), 3, varint=True),
+    Layout(3, np.dtype("<f8"), 4),
+    Layout(4, np.dtype("<i2"), TENSOR_CONTENT),
+    Layout(5, np.dtype("<f2"), TENSOR_CONTENT),
+    Layout(7, np.dtype("u1"), TENSOR_CONTENT),
+    Layout(8, np.dtype("i1"), TENSOR_CONTENT),
+    Layout(9, np.dtype("?"), 6, varint=True),
 )
 """Types 3, 4 and 9 the original dropped without a word; bfloat16 (6) and complex (10, 11) no model here takes."""
 _BY_ELEM_TYPE = {layout.elem_type: layout for layout in _LAYOUTS}
@@ -68,9 +69,14 @@ _MAX_FIELDS = 64
 _MAX_RANK = 32
 
 
+def layout_of(elem_type: int) -> Layout | None:
+    """How elements of that elem_type lie in a message; None for strings and for types that are not supported."""
+    return _BY_ELEM_TYPE.get(elem_type)
+
+
 def dtype_of(elem_type: int) -> np.dtype[Any] | None:
     """The numpy type of an elem_type; None for strings and for types without one here."""
-    layout = _BY_ELEM_TYPE.get(elem_type)
+    layout = layout_of(elem_type)
     return layout.dtype if layout else None
 
 
@@ -107,13 +113,9 @@ class Tensor:
         message = pb.Tensor(shape=array.shape, lod=self.lod, name=self.name, alias_name=self.alias)
         if array.dtype.kind in "SU":
             message.elem_type = STRING
-            message.data.extend(_strings(array))
+            message.data.extend(self.strings())
             return [message.SerializeToString()]
-        layout = _BY_DTYPE.get(array.dtype.name)
-        if layout is None:
-            raise BadInput(
-                f"Arrays of type {array.dtype.name} cannot be sent; use {', '.join(_BY_DTYPE)}, str or bytes."
-            )
+        layout = self.layout()
         message.elem_type = layout.elem_type
         if layout.varint:
             getattr(message, layout.field_name).extend(array.ravel().tolist())
@@ -121,22 +123,57 @@ class Tensor:
         if layout.varint or not array.size:
             return fields
         # Protobuf takes fields in any order; this is the original client's: ascending.
-        data = delimited(layout.field, [_memory(array.astype(layout.dtype, copy=False))])
-        return fields + data if layout.field == _TENSOR_CONTENT else data + fields
+        data = delimited(layout.field, [memory(array.astype(layout.dtype, copy=False))])
+        return fields + data if layout.field == TENSOR_CONTENT else data + fields
+
+    def layout(self) -> Layout:
+        """How the array, which holds no strings, lies in a message.
+
+        Raises:
+            BadInput: an array of a type that cannot be sent.
+        """
+        layout = _BY_DTYPE.get(self.array.dtype.name)
+        if layout is None:
+            known = ", ".join(_BY_DTYPE)
+            raise BadInput(f"Arrays of type {self.array.dtype.name} cannot be sent; use {known}, str or bytes.")
+        return layout
+
+    def strings(self) -> list[str]:
+        """The elements of an array of str or bytes.
+
+        Raises:
+            BadInput: they are not UTF-8.
+        """
+        values = self.array.ravel().tolist()
+        try:
+            return [value.decode() if isinstance(value, bytes) else value for value in values]
+        except UnicodeDecodeError as error:
+            raise BadInput("Strings must be UTF-8.") from error
 
 
 class PackedTensor:
     """A Tensor message as it was received, its array not unpacked yet."""
 
-    def __init__(self, message: memoryview) -> None:
+    def __init__(self, message: pb.Tensor, raws: Mapping[int, Buffer]) -> None:
+        """Put together what a codec took apart.
+
+        Args:
+            message: the message without what `raws` holds.
+            raws: number of a field -> its elements as they lie in memory.
+        """
+        self._message = message
+        self._raws = raws
+
+    @classmethod
+    def parse(cls, message: memoryview) -> PackedTensor:
         """Read the message.
 
         Raises:
             BadInput: it is not a Tensor message.
         """
-        self._raws, rest = _cut_raws(message)
+        raws, rest = _cut_raws(message)
         try:
-            self._message = pb.Tensor.FromString(rest)
+            return cls(pb.Tensor.FromString(rest), raws)
         except DecodeError as error:
             raise BadInput("A tensor is not a Tensor message.") from error
 
@@ -166,7 +203,7 @@ class PackedTensor:
         """
         if self._message.elem_type == STRING:
             return np.frombuffer("\0".join(self._message.data).encode(), np.uint8)
-        layout = _BY_ELEM_TYPE.get(self._message.elem_type)
+        layout = layout_of(self._message.elem_type)
         if layout is None:
             raise BadInput(
                 f"{self._title()} has elem_type {self._message.elem_type}, which is not supported; "
@@ -181,13 +218,13 @@ class PackedTensor:
             )
         return np.require(elements.reshape(shape), requirements=["C", "A"])
 
-    def _elements(self, layout: _Layout) -> NDArray[Any]:
+    def _elements(self, layout: Layout) -> NDArray[Any]:
         """The elements, one-dimensional."""
         if layout.field in self._raws:
             return self._raw(self._raws[layout.field], layout.dtype)
-        if layout.field != _TENSOR_CONTENT and (parsed := getattr(self._message, layout.field_name)):
+        if layout.field != TENSOR_CONTENT and (parsed := getattr(self._message, layout.field_name)):
             return np.array(parsed, layout.dtype)
-        return self._raw(self._raws.get(_TENSOR_CONTENT, self._message.tensor_content), layout.dtype)
+        return self._raw(self._raws.get(TENSOR_CONTENT, self._message.tensor_content), layout.dtype)
 
     def _raw(self, content: Buffer, dtype: np.dtype[Any]) -> NDArray[Any]:
         if len(content) % dtype.itemsize:
@@ -228,14 +265,6 @@ def _cut_raws(message: memoryview) -> tuple[dict[int, memoryview], bytes]:
     return raws, b"".join(rest)
 
 
-def _strings(array: NDArray[Any]) -> list[str]:
-    values = array.ravel().tolist()
-    try:
-        return [value.decode() if isinstance(value, bytes) else value for value in values]
-    except UnicodeDecodeError as error:
-        raise BadInput("Strings must be UTF-8.") from error
-
-
-def _memory(array: NDArray[Any]) -> memoryview:
+def memory(array: NDArray[Any]) -> memoryview:
     """The array's bytes in C order."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

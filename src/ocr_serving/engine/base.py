@@ -126,7 +126,9 @@ def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)), written so that nothing overflows."""
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    half = np.float32(0.5)
+    probability: NDArray[np.float32] = half + half * np.tanh(half * logits)
+    return probability
 
 
 def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -7,6 +7,7 @@ socket: it writes there that it serves or why it cannot, and ends when the other
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -34,6 +35,7 @@ def main(model: str, listener_fd: str, control_fd: str) -> int:
         listener = socket.socket(fileno=int(listener_fd))
         process.run(model, listener, settings.load(), process.default_threads(), ready)
     except ConfigError as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the owner sends as soon as it has read the line
         control.sendall(f"{error.message}\n".encode())
         return 2
     except KeyboardInterrupt:

@@ -86,7 +86,8 @@ class ModelServerProcess:
             UpstreamUnavailable: the server died or did not get ready.
         """
         try:
-            self._port = self._take_port(range(self._settings.worker_port, self._settings.worker_port + PORTS))
+            first = self._settings.worker_port
+            self._port = self._take_port(range(first, min(first + PORTS, 65536)))
             self._launch()
         except BaseException:
             self.stop()

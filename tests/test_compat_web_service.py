@@ -14,6 +14,7 @@ import zoo_models
 from ocr_serving import model_writer, zoo
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
+from paddle_serving_app.reader import OCRReader
 from paddle_serving_server.web_service import WebService
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +177,33 @@ class TestWebService:
         result = client.post("/det/prediction", json=request).get_json()["result"]
         expected = zoo_models.predictor("ppocrv6_tiny_det").predict({"x": np.stack([image, image])})[FETCH]
         np.testing.assert_allclose(result[FETCH], expected, atol=1e-6)
+
+    def test_a_rec_models_outputs_come_in_full_when_looked_at(self, workdir, monkeypatch):
+        """OCRReader reads them in short form: of a dense page, the full one is larger than a frame may be."""
+        seen = []
+
+        class Lines(WebService):
+            def preprocess(self, feed=[], fetch=[]):  # noqa: B006
+                line = cv2.imread(str(ROOT / "rec_img" / "line_2.png"))
+                return {"x": np.stack([OCRReader().resize_norm_img(line, 8)] * 2)}, [FETCH], True
+
+            def postprocess(self, feed={}, fetch=[], fetch_map=None):  # noqa: B006
+                short = OCRReader().postprocess_ocrv2(fetch_map)
+                seen.append("data" in vars(fetch_map))
+                in_full = OCRReader().postprocess_ocrv2({FETCH: fetch_map[FETCH]})
+                assert short == in_full == [("Platform 3", pytest.approx(1, abs=0.1))] * 2
+                return {key: fetch_map[key].shape for key in fetch_map}
+
+        monkeypatch.chdir(workdir)
+        service = Lines("rec")
+        service.load_model_config("ocr_rec_model")
+        service.prepare_server()
+        service.run_debugger_service()
+        answer = service.get_app_instance().test_client().post("/rec/prediction", json=body("x"))
+        shapes = answer.get_json()["result"]
+        assert list(shapes) == [FETCH]
+        assert shapes[FETCH][0] == 2
+        assert seen == [False]
 
     def test_errors_of_the_model_have_their_own_status(self, small_det):
         class Wrong(WebService):

@@ -37,6 +37,8 @@ class ClientConfig:
     def known_fetches(self, fetch: str | Sequence[str] | None) -> list[str]:
         """The names that are outputs, in the caller's order; the others are passed over, as the original did.
 
+        Derived outputs (model_dir.DERIVED) need no declaration: our servers have them.
+
         Raises:
             BadCall: no name, list of names or None.
         """
@@ -44,7 +46,7 @@ class ClientConfig:
             return []
         if not isinstance(fetch, (str, list, tuple)):
             raise BadCall("Fetch only accepts string or list of string")
-        known = {variable.alias for variable in self.fetches}
+        known = {*model_dir.DERIVED, *(variable.alias for variable in self.fetches)}
         return [name for name in ([fetch] if isinstance(fetch, str) else fetch) if name in known]
 
 

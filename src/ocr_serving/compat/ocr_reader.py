@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import model_dir
+from ocr_serving.compat.outputs import Outputs
 from ocr_serving.engine.base import ctc_best, normalize
 from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.geometry import Image
-from ocr_serving.model_dir import Normalization
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, Normalization
 from ocr_serving.model_writer import ORIGINAL_OUTPUT
 from ocr_serving.recognition import ctc_decode, natural_width
 
@@ -84,20 +85,27 @@ class OCRReader:
         """The (text, score) of each crop, with or without `with_score`, as the original; a score without text is 0.
 
         Args:
-            outputs: what predict() returned: save_infer_model/scale_0.tmp_1 -> probabilities, float32 (n, t, classes).
+            outputs: what predict() returned: save_infer_model/scale_0.tmp_1 -> probabilities, float32 (n, t, classes);
+                or what WebService.postprocess got.
 
         Raises:
             BadInput: the output is missing, or the model has other classes than the dictionary.
         """
-        probabilities = np.asarray(outputs.get(ORIGINAL_OUTPUT, ()), np.float32)
-        if probabilities.ndim != 3:
-            raise BadInput(f"postprocess_ocrv2 takes outputs with {ORIGINAL_OUTPUT} of shape (n, t, classes).")
-        if probabilities.shape[2] > len(self._characters):
+        if isinstance(outputs, Outputs):
+            index, score = outputs.compact[CTC_INDEX], outputs.compact[CTC_SCORE]
+            classes = int(index.max(initial=0)) + 1
+        else:
+            probabilities = np.asarray(outputs.get(ORIGINAL_OUTPUT, ()), np.float32)
+            if probabilities.ndim != 3:
+                raise BadInput(f"postprocess_ocrv2 takes outputs with {ORIGINAL_OUTPUT} of shape (n, t, classes).")
+            index, score = ctc_best(probabilities)
+            classes = probabilities.shape[2]
+        if classes > len(self._characters):
             raise BadInput(
-                f"The rec model has {probabilities.shape[2]} classes and the dictionary {len(self._characters)}: "
+                f"The rec model has {classes} classes and the dictionary {len(self._characters)}: "
                 "they do not belong together."
             )
-        lines = (ctc_decode(i, s, self._characters) for i, s in zip(*ctc_best(probabilities), strict=True))
+        lines = (ctc_decode(i, s, self._characters) for i, s in zip(index, score, strict=True))
         return [(line.text, line.score) for line in lines]
 
 

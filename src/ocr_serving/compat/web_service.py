@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from ocr_serving import endpoint, model_dir, settings
 from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.client import Client
 from ocr_serving.compat.local_predictor import PRECISIONS, LocalPredictor
+from ocr_serving.compat.outputs import Outputs
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
 from ocr_serving.web import app, serving
@@ -47,6 +50,7 @@ class WebService:
         self.client: Client | LocalPredictor | None = None
         self._settings: Settings | None = None
         self._models: list[str] = []
+        self._reads_text = False
         self._server: ModelServerProcess | None = None
         self._app: Flask | None = None
 
@@ -206,7 +210,7 @@ class WebService:
         Args:
             feed: the request's.
             fetch: what preprocess returned.
-            fetch_map: alias of an output -> array.
+            fetch_map: alias of an output -> array; of a rec model, see Outputs.
         """
         return {name: array.tolist() for name, array in fetch_map.items()}
 
@@ -234,7 +238,10 @@ class WebService:
         if self._server is not None:
             self._server.check()
         assert self.client is not None
-        return self.client.predict(feed=fed, fetch=fetched, batch=batch)
+        if not self._reads_text:
+            return self.client.predict(feed=fed, fetch=fetched, batch=batch)
+        compact = self.client.predict(feed=fed, fetch=[CTC_INDEX, CTC_SCORE], batch=batch)
+        return Outputs(compact, partial(self.client.predict, feed=fed, fetch=fetched, batch=batch))
 
     def _prepared(self) -> Settings:
         if self._settings is None or not self._models:
@@ -247,6 +254,7 @@ class WebService:
 
     def _make_app(self, client: Client | LocalPredictor) -> None:
         self.client = client
+        self._reads_text = bool(model_dir.load(self._models[0]).characters)
         self._app = app.app_of_path(self._path, self._answer, self._prepared())
 
     def _answer(self) -> Response:

@@ -20,15 +20,18 @@ from queue import SimpleQueue
 from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
+from ocr_serving.server import faults, general_model
 from ocr_serving.server.limits import Limits
-from ocr_serving.server.service import ENGINE_NAME, ModelService
+from ocr_serving.server.service import ModelService
 from ocr_serving.server.workers import Workers
 from ocr_serving.wire import compression, frame, messages, meta
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.frame import Frame
-from ocr_serving.wire.tensor import Tensor
 
 logger = logging.getLogger(__name__)
+
+_PROTOCOL = "brpc"
+"""In metrics."""
 
 
 class BrpcConnection:
@@ -78,6 +81,7 @@ class BrpcConnection:
         try:
             future = self._workers.submit(lambda: self._answers.put(self._answer(request, deadline)))
         except OcrServingError as error:
+            self._service.metrics.refused(_PROTOCOL, error)
             self._answers.put(self._refuse(request, error))
             return
         self._pending.add(future)
@@ -86,25 +90,19 @@ class BrpcConnection:
     def _answer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
         """The answer's frame; errors are answers, too."""
         try:
-            if deadline is not None:
-                deadline.check("while it waited for a free thread")
-            return frame.encode(meta.for_success(request.meta.correlation_id), self._infer(request, deadline))
-        except OcrServingError as error:
-            logger.info("Request refused: %s", error)
-            return self._refuse(request, error)
-        except Exception:
-            logger.exception("Request failed")
-            return self._refuse(request, OcrServingError("The server failed; its log says more."))
+            with self._service.metrics.request(_PROTOCOL):
+                if deadline is not None:
+                    deadline.check("while it waited for a free thread")
+                return frame.encode(meta.for_success(request.meta.correlation_id), self._infer(request, deadline))
+        except Exception as error:
+            return self._refuse(request, faults.to_answer(error))
 
     def _infer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
-        begin = time.time_ns() // 1000
         call = request.meta.request
         if call.service_name not in (meta.SERVICE, meta.SHORT_SERVICE) or call.method_name not in meta.METHODS:
             raise NotFound(f"Fail to find method={call.service_name}/{call.method_name}")
         message = _parse(request, self._limits.body_bytes)
-        tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in message.tensors]
-        outputs = self._service.infer(tensors, message.fetch, deadline)
-        return messages.encode_response(ENGINE_NAME, outputs, [begin, time.time_ns() // 1000])
+        return general_model.answer(self._service, message, deadline, messages.encode_response)
 
     def _refuse(self, request: Frame, error: OcrServingError) -> list[Buffer]:
         return frame.encode(meta.for_error(request.meta.correlation_id, error, self._address))

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, NotFound
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Arrays, Predictor
+from ocr_serving.server.metrics import Metrics
 from ocr_serving.wire.tensor import Tensor
 
 ENGINE_NAME = "GeneralInferOp_0"
@@ -31,30 +32,53 @@ class ServedModel:
 
 
 class ModelService:
-    """Served models by name. Thread-safe."""
+    """Served models by name. Thread-safe.
+
+    Attributes:
+        models: name -> model.
+        metrics: counts what is served.
+    """
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         """Serve the models; a protocol that names none, as bRPC's GeneralModelService, means the first."""
         self.models = dict(models)
-        self._default = next(iter(self.models.values()))
+        self.metrics = Metrics()
+        self._default = next(iter(self.models))
 
-    def infer(self, tensors: Iterable[Tensor], fetch: Sequence[str], deadline: Deadline | None) -> list[Tensor]:
-        """Run the default model once.
+    def model(self, name: str) -> ServedModel:
+        """The model of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if name not in self.models:
+            raise NotFound(f"No such model; this server has: {', '.join(self.models)}.")
+        return self.models[name]
+
+    def infer(
+        self, tensors: Iterable[Tensor], fetch: Sequence[str], deadline: Deadline | None, model: str | None = None
+    ) -> list[Tensor]:
+        """Run a model once.
 
         Args:
             tensors: its inputs. Each is bound by its name in the graph, as the original does, or else by its alias.
             fetch: aliases of the outputs wanted; empty means all of the graph's own.
             deadline: when to give up.
+            model: which one; None means the first.
 
         Returns:
             The outputs in the order of `fetch`.
 
         Raises:
+            NotFound: no such model.
             BadInput: an unknown or repeated name, or what the predictor refuses. What else it raises passes through.
         """
-        model = self._default
-        outputs = model.predictor.predict(_bind(tensors, model.feeds), fetch, deadline)
-        names = {variable.alias: variable.name for variable in model.fetches}
+        name = self._default if model is None else model
+        served = self.model(name)
+        feed = _bind(tensors, served.feeds)
+        with self.metrics.inference(name):
+            outputs = served.predictor.predict(feed, fetch, deadline)
+        names = {variable.alias: variable.name for variable in served.fetches}
         return [Tensor(names[alias], alias, array) for alias, array in outputs.items()]
 
     def close(self) -> None:

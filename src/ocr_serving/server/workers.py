@@ -5,22 +5,57 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
+from ocr_serving.deadline import Deadline
 from ocr_serving.errors import Overloaded, ShuttingDown
+
+_Result = TypeVar("_Result")
 
 
 class Workers:
-    """A fixed number of threads with a bounded line before them. Thread-safe."""
+    """A fixed number of threads with a bounded line before them. Thread-safe.
+
+    Attributes:
+        room: most jobs at work and in line together.
+    """
 
     def __init__(self, threads: int, waiting: int) -> None:
         """Make room for `threads` requests at work and `waiting` more in line."""
+        self.room = threads + waiting
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="worker")
-        self._room = threads + waiting
         self._accepted = 0
         self._draining = False
         self._changed = threading.Condition()
 
-    def submit(self, job: Callable[[], None]) -> Future[None]:
+    @property
+    def draining(self) -> bool:
+        """Whether new jobs are refused for good."""
+        return self._draining
+
+    def call(self, job: Callable[[], _Result], deadline: Deadline | None, has_left: Callable[[], bool]) -> _Result:
+        """Run the job on a thread and wait for it; what it raises passes through.
+
+        Args:
+            job: not run at all where its turn comes too late.
+            deadline: when nobody waits for it any more.
+            has_left: whether its client is gone.
+
+        Raises:
+            Overloaded, ShuttingDown: see submit().
+            DeadlineExceeded, ConnectionAbortedError: its turn came too late.
+        """
+
+        def in_turn() -> _Result:
+            if has_left():
+                raise ConnectionAbortedError("The client left before its request's turn came.")
+            if deadline is not None:
+                deadline.check("while it waited for a free thread")
+            return job()
+
+        return self.submit(in_turn).result()
+
+    def submit(self, job: Callable[[], _Result]) -> Future[_Result]:
         """Run the job on a thread, soon; cancel the future to leave the line.
 
         Raises:
@@ -30,8 +65,8 @@ class Workers:
         with self._changed:
             if self._draining:
                 raise ShuttingDown("The server is shutting down.")
-            if self._accepted == self._room:
-                raise Overloaded(f"The server has {self._room} unanswered requests, its limit; try again.")
+            if self._accepted == self.room:
+                raise Overloaded(f"The server has {self.room} unanswered requests, its limit; try again.")
             self._accepted += 1
         future = self._executor.submit(job)
         future.add_done_callback(self._leave)
@@ -43,7 +78,7 @@ class Workers:
             self._draining = True
             return self._changed.wait_for(lambda: self._accepted == 0, seconds)
 
-    def _leave(self, _: Future[None]) -> None:
+    def _leave(self, _: Future[Any]) -> None:
         with self._changed:
             self._accepted -= 1
             self._changed.notify_all()

@@ -1,0 +1,76 @@
+"""What the model server counts, as Prometheus reads it. The metrics' names are the original's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from ocr_serving.errors import OcrServingError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LEFT = "CLIENT_LEFT"
+"""Code of a request whose client did not wait for the answer."""
+
+
+class Metrics:
+    """Counters of one server. Thread-safe.
+
+    Attributes:
+        registry: holds them all.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._answered = self._counter("pd_query_request_success", "Requests answered with outputs", "protocol")
+        self._refused = self._counter("pd_query_request_failure", "Requests answered with an error", "protocol", "code")
+        self._request_us = self._counter("pd_query_request_duration_us", "Time spent on requests, in µs", "protocol")
+        self._inferences = self._counter("pd_inference_count", "Runs of a model", "model")
+        self._inference_us = self._counter("pd_inference_duration_us", "Time spent in a model's engine, in µs", "model")
+
+    @contextmanager
+    def request(self, protocol: str) -> Iterator[None]:
+        """Count the request that the block answers, or refuses with what it raises."""
+        begin = time.monotonic()
+        try:
+            yield
+        except OcrServingError as error:
+            self.refused(protocol, error)
+            raise
+        except ConnectionError:
+            self._refused.labels(protocol, _LEFT).inc()
+            raise
+        except Exception:
+            self.refused(protocol, OcrServingError())
+            raise
+        else:
+            self._answered.labels(protocol).inc()
+        finally:
+            self._request_us.labels(protocol).inc(_microseconds_since(begin))
+
+    def refused(self, protocol: str, error: OcrServingError) -> None:
+        """Count a request that was refused before anything was done for it."""
+        self._refused.labels(protocol, error.code).inc()
+
+    @contextmanager
+    def inference(self, model: str) -> Iterator[None]:
+        """Count the run of a model that is the block."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._inferences.labels(model).inc()
+            self._inference_us.labels(model).inc(_microseconds_since(begin))
+
+    def page(self) -> bytes:
+        """All of them in Prometheus's text form (CONTENT_TYPE)."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(name, what, labels, registry=self.registry)
+
+
+def _microseconds_since(begin: float) -> int:
+    return int((time.monotonic() - begin) * 1e6)

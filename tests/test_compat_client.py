@@ -1,6 +1,7 @@
 """The bRPC client under its old name: genuine conversations replayed, its bugs fixed, several servers."""
 
 import contextlib
+import gzip
 import inspect
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from ocr_serving import model_writer
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable
 from ocr_serving.model_dir import Variable
-from ocr_serving.wire import frame, messages, meta
+from ocr_serving.wire import compression, frame, messages, meta
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.tensor import Tensor, dtype_of
 from paddle_serving_client import Client
@@ -224,7 +225,21 @@ def test_outputs_of_any_bytes_are_read(client, dtype):
     with peer(answer_with(Tensor("s0", "out", outputs))) as server:
         result = client(name, [server.address]).predict({CONFIGS[name][0][0].alias: SMALL}, ["out"])
     np.testing.assert_array_equal(result["out"], outputs)
-    result["out"][0, 0] = 1  # the caller's own
+
+
+def test_arrays_are_the_callers_own_however_they_came(client):
+    """A genuine server gzips its answers."""
+
+    def zipped(_, request):
+        answered = meta.for_success(request.meta.correlation_id)
+        answered.compress_type = compression.GZIP
+        payload = joined(messages.encode_response("e", [Tensor("a", "out", SMALL.astype(np.float32))], []))
+        return joined(frame.encode(answered, [gzip.compress(payload)]))
+
+    with peer(zipped) as server:
+        result = client("f32", [server.address]).predict({"image": IMAGE}, ["out"])
+    np.testing.assert_array_equal(result["out"], SMALL)
+    result["out"] += 1
 
 
 @pytest.mark.parametrize(("elem_type", "dtype"), [(3, np.float64), (4, np.int16), (9, np.bool_)])

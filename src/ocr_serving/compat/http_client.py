@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from requests.adapters import HTTPAdapter
 
 from ocr_serving import endpoint
-from ocr_serving.compat import http_body
+from ocr_serving.compat import http_feeds
 from ocr_serving.compat.client_config import ClientConfig
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import (
@@ -29,7 +29,7 @@ from ocr_serving.errors import (
     UpstreamUnavailable,
 )
 from ocr_serving.wire import general_model_pb2 as pb
-from ocr_serving.wire import meta
+from ocr_serving.wire import json_form, messages, meta
 from ocr_serving.wire.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class HttpClient:
 
         Args:
             feed: alias of an input -> array, list, number or string; [such a mapping]; the value of the only input; or
-                a list with one value for each input. Values stay as they are (see http_body).
+                a list with one value for each input. Values stay as they are (see http_feeds).
             fetch: aliases of outputs; unknown ones are passed over, and without any all outputs come back.
             batch: whether arrays have their batch dimension; otherwise one is put in front.
             need_variant_tag: has no effect, as in the original.
@@ -202,8 +202,8 @@ class HttpClient:
     ) -> Any:
         """Call over HTTP: see predict."""
         sent, names = self._request(feed, fetch, batch)
-        make = http_body.proto if self._proto else http_body.json
-        return self._attempt(lambda: self._post(make(sent, names, log_id)))
+        encode = _encode_proto if self._proto else json_form.encode_request
+        return self._attempt(lambda: self._post(encode(sent, names, log_id)))
 
     def grpc_client_predict(
         self,
@@ -215,7 +215,7 @@ class HttpClient:
     ) -> Any:
         """Call over gRPC: see predict."""
         sent, names = self._request(feed, fetch, batch)
-        return self._attempt(lambda: self._call(http_body.proto(sent, names, log_id)))
+        return self._attempt(lambda: self._call(_encode_proto(sent, names, log_id)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -229,8 +229,8 @@ class HttpClient:
 
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()
-        mapping = http_body.as_mapping(feed, config.feeds)
-        return http_body.tensors(mapping, config.feeds, batch), config.known_fetches(fetch)
+        mapping = http_feeds.as_mapping(feed, config.feeds)
+        return http_feeds.tensors(mapping, config.feeds, batch), config.known_fetches(fetch)
 
     def _attempt(self, call: Callable[[], Any]) -> Any:
         try:
@@ -287,6 +287,10 @@ class HttpClient:
         if self._channel is not None:
             self._channel.close()
         self._channel = None
+
+
+def _encode_proto(tensors: Sequence[Tensor], fetch: Sequence[str], log_id: int) -> bytes:
+    return b"".join(messages.encode_request(tensors, fetch, log_id))
 
 
 def _parse_url(url: str) -> tuple[str, str]:

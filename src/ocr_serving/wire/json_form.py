@@ -78,6 +78,15 @@ def decode_request(body: Buffer) -> Request:
     return Request(tensors, tuple(request.fetch_var_names or ()), request.log_id or 0)
 
 
+def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str], log_id: int) -> bytes:
+    """A Request; see messages.encode_request.
+
+    Raises:
+        BadInput: an array of a type that cannot be sent.
+    """
+    return _ENCODER.encode(_Request(list(map(_unpack, tensors)), list(fetch), log_id))
+
+
 def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> bytes:
     """A Response with one output; see messages.encode_response.
 

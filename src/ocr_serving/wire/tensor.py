@@ -80,12 +80,6 @@ def dtype_of(elem_type: int) -> np.dtype[Any] | None:
     return layout.dtype if layout else None
 
 
-def elem_type_of(dtype: np.dtype[Any]) -> int | None:
-    """The elem_type of a numpy type, STRING for strings; None for a type that has none here."""
-    layout = _BY_DTYPE.get(dtype.name)
-    return STRING if dtype.kind in "SU" else layout.elem_type if layout else None
-
-
 @dataclass(frozen=True)
 class Tensor:
     """An array and its names.

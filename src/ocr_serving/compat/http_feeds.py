@@ -1,23 +1,18 @@
-"""The bodies of HTTP and gRPC calls: what HttpClient sends for a feed."""
+"""Feeds as HttpClient takes them, which is more than Client does: lists of any nesting, single values, tuples."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from ocr_serving.compat import feeds
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Array
-from ocr_serving.wire import messages, tensor
+from ocr_serving.wire import tensor
 from ocr_serving.wire.tensor import Tensor
-
-_JSON_FIELDS = {0: "int64_data", 1: "float_data", 2: "int_data", 3: "float64_data", 9: "bool_data"}
-"""elem_type -> the field of a Tensor in JSON that holds its numbers; the others go as base64 in tensor_content."""
 
 
 def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
@@ -36,17 +31,6 @@ def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
 def tensors(feed: Mapping[str, Any], variables: Sequence[Variable], batch: bool) -> list[Tensor]:
     """The feed as what is sent: see feeds.tensors."""
     return feeds.tensors(feed, variables, batch, _as_array)
-
-
-def proto(sent: Sequence[Tensor], fetch: Sequence[str], log_id: int) -> bytes:
-    """The Request message."""
-    return b"".join(messages.encode_request(sent, fetch, log_id))
-
-
-def json(sent: Sequence[Tensor], fetch: Sequence[str], log_id: int) -> bytes:
-    """The Request in brpc's JSON."""
-    request = {"fetch_var_names": list(fetch), "log_id": log_id, "tensor": [_json_tensor(each) for each in sent]}
-    return msgspec.json.encode(request)
 
 
 def _as_array(value: Any, variable: Variable, batch: bool) -> Array:
@@ -72,22 +56,3 @@ def _as_array(value: Any, variable: Variable, batch: bool) -> Array:
     if is_text:
         raise BadCall("feedvar is not string-type,feed can`t be a single string.")
     return feeds.as_array(array, variable, batch=True)
-
-
-def _json_tensor(sent: Tensor) -> dict[str, Any]:
-    elem_type = tensor.elem_type_of(sent.array.dtype)
-    fields: dict[str, Any] = {
-        "shape": sent.array.shape,
-        "elem_type": elem_type,
-        "name": sent.name,
-        "alias_name": sent.alias,
-    }
-    if sent.lod:
-        fields["lod"] = sent.lod
-    if elem_type in _JSON_FIELDS:
-        fields[_JSON_FIELDS[elem_type]] = sent.array.ravel().tolist()
-    elif elem_type == tensor.STRING:
-        fields["data"] = [text.decode() if isinstance(text, bytes) else text for text in sent.array.ravel().tolist()]
-    else:
-        fields["tensor_content"] = base64.b64encode(sent.array.tobytes()).decode("ascii")
-    return fields

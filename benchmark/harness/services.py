@@ -1,0 +1,154 @@
+"""The services under test, started by the commands that a user types, on free ports, and stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from harness.images import ROOT
+from harness.web import Client, WebClient
+from ocr_serving import zoo
+from ocr_serving.web.app import PATH
+
+START_SECONDS = 120
+STOP_SECONDS = 20
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Models:
+    """The model folders of a family."""
+
+    family: str
+    det: Path
+    rec: Path
+
+    @classmethod
+    def fetch(cls, family: str = "ppocrv6_small") -> Models:
+        """The models of the zoo that are named {family}_det and {family}_rec, downloaded where they are missing."""
+        folders = [zoo.fetch(f"{family}_{kind}", zoo.cache_dir(), zoo.load()).resolve() for kind in ("det", "rec")]
+        return cls(family, *folders)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that name them."""
+        return {"det_model": str(self.det), "rec_model": str(self.rec)}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that accepts requests.
+
+    Attributes:
+        connect: opens a connection to it.
+        started: name -> process, of those that were started here.
+        det_endpoint, rec_endpoint: of its model servers; empty where the models run in the web process.
+    """
+
+    connect: Callable[[], Client]
+    started: Mapping[str, subprocess.Popen[bytes]]
+    det_endpoint: str = ""
+    rec_endpoint: str = ""
+
+    @property
+    def processes(self) -> dict[str, psutil.Process]:
+        """Name -> process; what the web service started for itself is "rec", a model server of its own."""
+        found = {name: psutil.Process(process.pid) for name, process in self.started.items()}
+        children = {f"rec {child.pid}": child for child in found["web"].children(recursive=True)}
+        return found | (dict(zip(["rec"], children.values(), strict=True)) if len(children) == 1 else children)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def rpc_service(models: Models) -> Iterator[Running]:
+    """The det model server and the web service that calls it; rec runs in a model server of the web service's own."""
+    det_port, rec_port = free_port(), free_port()
+    settings = {**models.settings, "det_endpoint": f"{HOST}:{det_port}", "worker_port": str(rec_port)}
+    serve = ["-m", "paddle_serving_server.serve", "--model", str(models.det), "--port", str(det_port)]
+    with ExitStack() as stack:
+        det = stack.enter_context(_command(serve, det_port, settings))
+        connect, web = stack.enter_context(_web("ocr_web_server.py", settings))
+        yield Running(connect, {"web": web, "det": det}, settings["det_endpoint"], f"{HOST}:{rec_port}")
+
+
+@contextmanager
+def in_process_service(models: Models) -> Iterator[Running]:
+    """The web service with both models in its process."""
+    with _web("ocr_debugger_server.py", models.settings) as (connect, web):
+        yield Running(connect, {"web": web})
+
+
+SERVICES: Mapping[str, Callable[[Models], AbstractContextManager[Running]]] = {
+    "RPC": rpc_service,
+    "in-process": in_process_service,
+}
+"""What stages, load and start measure; one line each."""
+
+
+@contextmanager
+def _web(door: str, settings: Mapping[str, str]) -> Iterator[tuple[Callable[[], Client], subprocess.Popen[bytes]]]:
+    port = free_port()
+    with _command([str(ROOT / door), "cpu", "--port", str(port)], port, settings) as process:
+        yield partial(WebClient, f"http://{HOST}:{port}{PATH}"), process
+
+
+@contextmanager
+def _command(arguments: Sequence[str], port: int, settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python command that listens on the port, ended at the end of the block; its settings go by the environment."""
+    environment = os.environ | {f"OCR_{name.upper()}": value for name, value in settings.items()}
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            if not _wait_for_port(process, port):
+                output.seek(0)
+                raise RuntimeError(f"{' '.join(arguments)} did not start:\n{output.read().decode(errors='replace')}")
+            yield process
+        finally:
+            _stop(process)
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the process accepts connections within START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

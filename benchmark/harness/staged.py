@@ -1,0 +1,138 @@
+"""Our pipeline, put together here so that each stage can be timed from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from harness.services import Models, Running
+from ocr_serving import model_dir, settings
+from ocr_serving.deadline import Deadline
+from ocr_serving.detection import Detection, Detector
+from ocr_serving.geometry import Image
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.predictor.base import Array, Arrays, Predictor
+from ocr_serving.predictor.local import LocalPredictor
+from ocr_serving.predictor.remote import RemotePredictor
+from ocr_serving.recognition import Recognizer
+
+DET, REC, DETECT = "det", "rec", "detect"
+
+
+@dataclass(frozen=True)
+class Span:
+    """One call: seconds of time.perf_counter()."""
+
+    name: str
+    begin: float
+    end: float
+
+
+class TimedPredictor:
+    """A predictor that notes when each call of another one begins and ends. See predictor.base.Predictor."""
+
+    def __init__(self, name: str, inner: Predictor, spans: list[Span]) -> None:
+        self._name = name
+        self._inner = inner
+        self._spans = spans
+
+    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
+        """See predictor.base.Predictor.predict."""
+        begin = time.perf_counter()
+        answer = self._inner.predict(feed, fetch, deadline)
+        self._spans.append(Span(self._name, begin, time.perf_counter()))
+        return answer
+
+    def close(self) -> None:
+        """See predictor.base.Predictor.close."""
+        self._inner.close()
+
+
+class _TimedDetector(Detector):
+    """Notes when detection is over, which the det predictor cannot know."""
+
+    def __init__(self, predictor: Predictor, chosen: settings.Settings, spans: list[Span]) -> None:
+        super().__init__(predictor, chosen)
+        self._spans = spans
+
+    def detect(self, image: Image, deadline: Deadline | None = None) -> Detection:
+        begin = time.perf_counter()
+        found = super().detect(image, deadline)
+        self._spans.append(Span(DETECT, begin, time.perf_counter()))
+        return found
+
+
+class StagedPipeline:
+    """A pipeline that says how long each stage of a page took; one page at a time."""
+
+    def __init__(self, pipeline: Pipeline, spans: list[Span]) -> None:
+        self._pipeline = pipeline
+        self._spans = spans
+
+    def run(self, image: Image) -> dict[str, float]:
+        """Stage -> seconds of an image, uint8 (h, w, 3) BGR; they add up to the time of the whole.
+
+        Batches of rec overlap: rec_infer is the time during which at least one of them is with the predictor.
+        """
+        self._spans.clear()
+        begin = time.perf_counter()
+        self._pipeline.run(image)
+        end = time.perf_counter()
+        det = next(span for span in self._spans if span.name == DET)
+        detect = next(span for span in self._spans if span.name == DETECT)
+        rec = [span for span in self._spans if span.name == REC]
+        first = min((span.begin for span in rec), default=end)
+        rec_infer = covered(rec)
+        return {
+            "det_pre": det.begin - begin,
+            "det_infer": det.end - det.begin,
+            "det_post": detect.end - det.end,
+            "rec_pre": first - detect.end,
+            "rec_infer": rec_infer,
+            "rec_post": end - first - rec_infer,
+        }
+
+
+def covered(spans: Sequence[Span]) -> float:
+    """Seconds during which at least one of the spans runs."""
+    total, reached = 0.0, float("-inf")
+    for span in sorted(spans, key=lambda span: span.begin):
+        total += max(0.0, span.end - max(span.begin, reached))
+        reached = max(reached, span.end)
+    return total
+
+
+@contextmanager
+def local(models: Models) -> Iterator[StagedPipeline]:
+    """The pipeline with both models in this process."""
+    chosen = settings.load(models.settings)
+    with (
+        closing(LocalPredictor.load(str(models.det), chosen)) as det,
+        closing(LocalPredictor.load(str(models.rec), chosen)) as rec,
+        _staged(det, rec, models, chosen) as pipeline,
+    ):
+        yield pipeline
+
+
+@contextmanager
+def remote(models: Models, service: Running) -> Iterator[StagedPipeline]:
+    """The pipeline on the model servers of a running RPC service."""
+    chosen = settings.load(models.settings)
+    with ExitStack() as stack:
+        predictors = []
+        for folder, endpoint in ((models.det, service.det_endpoint), (models.rec, service.rec_endpoint)):
+            model = model_dir.load(folder)
+            predictors.append(stack.enter_context(closing(RemotePredictor(endpoint, model.feeds, model.fetches))))
+        yield stack.enter_context(_staged(*predictors, models, chosen))
+
+
+@contextmanager
+def _staged(det: Predictor, rec: Predictor, models: Models, chosen: settings.Settings) -> Iterator[StagedPipeline]:
+    spans: list[Span] = []
+    model = model_dir.load(models.rec)
+    detector = _TimedDetector(TimedPredictor(DET, det, spans), chosen, spans)
+    timed_rec = TimedPredictor(REC, rec, spans)
+    with closing(Recognizer(timed_rec, model.characters, model.image_height or 0, chosen)) as recognizer:
+        yield StagedPipeline(Pipeline(detector, recognizer, chosen.rec_min_score), spans)

@@ -1,0 +1,221 @@
+"""Our pipeline and service against other OCR systems, side by side: speed and F1.
+
+    .venv/bin/python benchmark/peers.py --images SET...
+
+Every peer runs in a process of its own and, but for ours, in an environment of its own, made with pip when first
+needed. All stay loaded, and read every image in turn, so that whatever else the machine does meets all alike. A time is
+that from the bytes of an image file to its texts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from statistics import fmean, geometric_mean, median
+from typing import TYPE_CHECKING
+
+from f1 import page_f1
+from harness import environment, images, result
+from harness.images import ImageSet, LabelledImage
+from harness.measure import latency
+from harness.peer import Peer, PeerFailed, PeerProcess, Reading, WebPeer
+from harness.result import Result
+from harness.services import SERVICES, Models
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAUSE_SECONDS = 0.05
+"""Between two peers: threads that spin for a while after their work would slow down the next one."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A system to compare.
+
+    Attributes:
+        weights: its models; speed is compared between equal ones.
+        open: starts it.
+        ours: whether it is one of ours.
+    """
+
+    weights: str
+    open: Callable[[ExitStack], Peer]
+    ours: bool = False
+
+
+def process(worker: str, *arguments: str, requirements: Sequence[str] = ()) -> Callable[[ExitStack], Peer]:
+    """Starts a worker script; the requirements make up its environment."""
+    return lambda stack: stack.enter_context(PeerProcess(environment.python(requirements), worker, arguments))
+
+
+def service(name: str, family: str) -> Callable[[ExitStack], Peer]:
+    """Starts one of our services."""
+    return lambda stack: WebPeer(stack.enter_context(SERVICES[name](Models.fetch(family))), stack)
+
+
+SMALL, TINY = "PP-OCRv6 small", "PP-OCRv6 tiny"
+RAPIDOCR = ("rapidocr==3.10.0", f"openvino=={version('openvino')}", "onnxruntime==1.31.1")
+FASTER_PADDLE = ("faster-paddle==1.0.4",)
+PEERS = {
+    "ours": Contender(SMALL, process("worker_ours.py", "ppocrv6_small"), ours=True),
+    "ours-rpc": Contender(SMALL, service("RPC", "ppocrv6_small"), ours=True),
+    "rapidocr-openvino": Contender(SMALL, process("worker_rapidocr.py", "openvino", requirements=RAPIDOCR)),
+    "rapidocr-onnxruntime": Contender(SMALL, process("worker_rapidocr.py", "onnxruntime", requirements=RAPIDOCR)),
+    "faster-paddle": Contender(SMALL, process("worker_faster_paddle.py", "small", requirements=FASTER_PADDLE)),
+    "ours-tiny": Contender(TINY, process("worker_ours.py", "ppocrv6_tiny"), ours=True),
+    "faster-paddle-tiny": Contender(TINY, process("worker_faster_paddle.py", "tiny", requirements=FASTER_PADDLE)),
+}
+"""Name -> contender; of ours with the same weights, the first one is what the others are compared with."""
+
+Readings = dict[str, list[list[Reading | None]]]
+"""Peer -> image -> one reading a pass, None where the peer failed."""
+
+
+def measure(sets: Sequence[ImageSet], names: Sequence[str], repeat: int) -> Result:
+    """Set -> peer -> figures."""
+    with ExitStack() as stack:
+        peers = {}
+        for name in names:
+            print(f"Starting {name}", file=sys.stderr)
+            peers[name] = PEERS[name].open(stack)
+        found = {image_set.name: _read_set(image_set, peers, repeat) for image_set in sets}
+    return {
+        "weights": {name: PEERS[name].weights for name in names},
+        "ours": [name for name in names if PEERS[name].ours],
+        "sets": {
+            image_set.name: {name: _figures(image_set, found[image_set.name][name]) for name in names}
+            for image_set in sets
+        },
+        "ratios": dict(_ratios(found, names)),
+    }
+
+
+def _read_set(image_set: ImageSet, peers: dict[str, Peer], repeat: int) -> Readings:
+    """1 + repeat passes over the set; the peers take turns at each image, and at being first."""
+    found: Readings = {name: [[] for _ in image_set.images] for name in peers}
+    names = list(peers)
+    for name in names:
+        _read(name, peers[name], image_set.images[0])
+    for turn in range(1 + repeat):
+        for i, picture in enumerate(image_set.images):
+            print(f"\r{image_set.name}: pass {turn}, image {i + 1}", end="", file=sys.stderr)
+            shift = (i + turn) % len(names)
+            for name in names[shift:] + names[:shift]:
+                time.sleep(PAUSE_SECONDS)
+                found[name][i].append(_read(name, peers[name], picture))
+    print(file=sys.stderr)
+    return found
+
+
+def _read(name: str, peer: Peer, picture: LabelledImage) -> Reading | None:
+    try:
+        return peer.read(picture.file)
+    except PeerFailed as error:
+        print(f"\n{name}: {error}", file=sys.stderr)
+        return None
+
+
+def _figures(image_set: ImageSet, readings: list[list[Reading | None]]) -> Result:
+    """Of one peer on one set: speed on images seen before and at first sight, latencies, F1."""
+    seen = [seconds for seconds in map(_seen, readings) if seconds]
+    first = [passes[0].seconds for passes in readings if passes[0]]
+    f1 = [
+        page_f1(picture.truth, passes[-1].texts if passes[-1] else [])
+        for picture, passes in zip(image_set.images, readings, strict=True)
+        if picture.truth is not None
+    ]
+    return {
+        "images": len(image_set.images),
+        "failed": sum(passes[-1] is None for passes in readings),
+        "images_per_s": len(seen) / sum(seen) if seen else None,
+        "first_sight_images_per_s": len(first) / sum(first) if first else None,
+        **(latency(seen) if seen else {"p50_ms": None, "p99_ms": None}),
+        "f1": round(fmean(f1), 4) if f1 else None,
+    }
+
+
+def _seen(passes: list[Reading | None]) -> float | None:
+    """Median seconds of the passes after the first, if there are any."""
+    times = [reading.seconds for reading in passes[1:] or passes if reading]
+    return median(times) if times else None
+
+
+def _ratios(found: dict[str, Readings], names: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Peer -> set -> images/s of ours with the same weights over the peer's, on the images that both read."""
+    for name in names:
+        ours = next((n for n in names if PEERS[n].ours and PEERS[n].weights == PEERS[name].weights), None)
+        if ours is None or ours == name:
+            continue
+        by_set = {}
+        for set_name, readings in found.items():
+            pairs = [
+                (a, b) for a, b in zip(map(_seen, readings[name]), map(_seen, readings[ours]), strict=True) if a and b
+            ]
+            if pairs:
+                by_set[set_name] = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
+        yield name, by_set
+
+
+def markdown(data: Result) -> str:
+    """One table a set, and the ratios."""
+    parts = []
+    for set_name, peers in data["sets"].items():
+        columns = ("images_per_s", "first_sight_images_per_s", "p50_ms", "p99_ms", "f1", "failed")
+        rows = [
+            [name, data["weights"][name], *(figures[column] for column in columns)] for name, figures in peers.items()
+        ]
+        count = next(iter(peers.values()))["images"]
+        head = [
+            f"{set_name}, {count} images",
+            "weights",
+            "images/s",
+            "at first sight",
+            "p50 ms",
+            "p99 ms",
+            "F1",
+            "failed",
+        ]
+        parts.append(result.table(head, rows))
+    if data["ratios"]:
+        rows = [
+            [name, *(by_set.get(s) for s in data["sets"]), geometric_mean(by_set.values()) if by_set else None]
+            for name, by_set in data["ratios"].items()
+        ]
+        head = ["images/s of ours, in process, same weights, as a multiple of", *data["sets"], "geometric mean"]
+        parts.append(result.table(head, rows))
+    return "\n".join(parts)
+
+
+def figures(data: Result) -> dict[str, Figure]:
+    """Images/s of each peer, a group of bars a set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.subplots()
+    names, sets = list(data["weights"]), data["sets"]
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        heights = [peers[name]["images_per_s"] or 0.0 for peers in sets.values()]
+        axes.bar([j + i * width for j in range(len(sets))], heights, width, label=f"{name} ({data['weights'][name]})")
+    axes.set_xticks([j + 0.4 - width / 2 for j in range(len(sets))], list(sets))
+    axes.set_ylabel("images/s")
+    axes.legend(fontsize="x-small")
+    return {"peers": figure}
+
+
+def main() -> None:
+    """Measure, write the result file, print the tables."""
+    parser = result.parser(__doc__ or "", "peers")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("--repeat", type=int, default=2, help="passes after the first (default: %(default)s)")
+    args = parser.parse_args()
+    result.finish(args, measure(images.load(args.images, args.limit), args.peers, args.repeat), markdown)
+
+
+if __name__ == "__main__":
+    main()

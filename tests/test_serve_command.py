@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import server_process
 import zoo_models
-from rpc_peers import connect
+from rpc_peers import connect, wait_until
 from server_process import ServerProcess
 
 from ocr_serving import model_dir
@@ -66,9 +66,8 @@ def page() -> np.ndarray:
 
 def test_says_what_it_serves_and_where(det):
     server, _ = det
-    assert re.search(
-        rf"^Serving \S+ on 127.0.0.1:{server.port} \(engine openvino, precision \S+\)\.$", server.output, re.M
-    )
+    line = rf"^Serving \S+ on 127.0.0.1:{server.port} \(engine openvino, precision \S+\)\.$"
+    wait_until(lambda: re.search(line, server.output, re.MULTILINE))
 
 
 def test_over_rpc_and_in_process_is_the_same_bit_for_bit(det):

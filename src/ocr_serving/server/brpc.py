@@ -35,7 +35,7 @@ _PROTOCOL = "brpc"
 
 
 class BrpcConnection:
-    """Serves GeneralModelService on a connected socket. See listener.Connection."""
+    """Serves GeneralModelService on a connected socket. See protocols.Connection."""
 
     def __init__(self, sock: socket.socket, service: ModelService, workers: Workers, limits: Limits) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""The model server's port: connections accepted, told apart by their first bytes, and drained at the end."""
+"""The model server's port: connections accepted, served each on a thread of its own, and drained at the end."""
 
 from __future__ import annotations
 
@@ -6,43 +6,17 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import MappingProxyType
-from typing import Protocol
 
 from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
-from ocr_serving.server.brpc import BrpcConnection
 from ocr_serving.server.limits import Limits
+from ocr_serving.server.protocols import Connection, Protocols
 from ocr_serving.server.service import ModelService
 from ocr_serving.server.workers import Workers
-from ocr_serving.wire import frame
 
 logger = logging.getLogger(__name__)
 
-
-class Connection(Protocol):
-    """A client's connection in one protocol.
-
-    It is made from a blocking socket with the kernel's timeouts set (receiving or sending raises BlockingIOError after
-    Limits.idle_seconds and send_seconds), which it neither closes nor outlives.
-    """
-
-    def serve(self) -> None:
-        """Answer requests until the client leaves or the socket is shut down; runs on a thread of its own."""
-        ...
-
-    def finish(self, seconds: float) -> None:
-        """Write the answers that are ready, then no more; returns when that is done or the time is up."""
-        ...
-
-
-PROTOCOLS: Mapping[bytes, Callable[[socket.socket, ModelService, Workers, Limits], Connection]] = MappingProxyType(
-    {frame.MAGIC: BrpcConnection}
-)
-"""First bytes of a connection -> who speaks that protocol; all prefixes have the same length."""
-_PREFIX = len(frame.MAGIC)
 
 _BACKLOG = 128
 _POLL_SECONDS = 0.2
@@ -68,10 +42,10 @@ class ModelServer:
             limits: bounds on clients.
         """
         self.address = endpoint.of_socket(listener)
-        self._service = service
         self._listener = listener
         self._limits = limits or Limits()
         self._workers = Workers(threads, self._limits.waiting)
+        self._protocols = Protocols(service, self._workers, self._limits, self.address)
         self._stopping = threading.Event()
         self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
         self._free = threading.Semaphore(self._limits.connections)
@@ -97,6 +71,7 @@ class ModelServer:
         self._accepting.join()
         self._listener.close()
         drained = self._workers.drain(deadline.remaining())
+        self._protocols.stop(deadline.remaining())
         for sock, connection in list(self._open.items()):
             if connection is not None:
                 connection.finish(deadline.remaining())
@@ -144,11 +119,10 @@ class ModelServer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _set_timeout(sock, socket.SO_RCVTIMEO, self._limits.idle_seconds)
         _set_timeout(sock, socket.SO_SNDTIMEO, self._limits.send_seconds)
-        protocol = PROTOCOLS.get(sock.recv(_PREFIX, socket.MSG_PEEK | socket.MSG_WAITALL))
-        if protocol is None:
+        connection = self._protocols.connect(sock)
+        if connection is None:
             logger.info("A connection was closed: it speaks no protocol of this server.")
             return
-        connection = protocol(sock, self._service, self._workers, self._limits)
         self._open[sock] = connection
         connection.serve()
 

@@ -10,6 +10,8 @@ from ocr_serving.errors import BadInput
 Buffer: TypeAlias = bytes | memoryview
 """Bytes to be sent or just received; a memoryview is one-dimensional and of format "B", so len() counts bytes."""
 
+_MAX_FIELDS = 10_000
+"""Most fields of one message; no model has that many inputs and outputs."""
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
@@ -51,6 +53,24 @@ def split(message: memoryview) -> Iterator[Field]:
         if at > end:
             raise BadInput("The message ends in the middle of a field.")
         yield Field(tag >> 3, message[start:at], message[content_at:at] if wire_type == _DELIMITED else None)
+
+
+def cut(message: memoryview, number: int) -> tuple[list[memoryview], bytes]:
+    """The contents of all length-delimited fields of that number, and the rest of the message.
+
+    Raises:
+        BadInput: the bytes are not a protobuf message, or one of more than 10,000 fields.
+    """
+    contents: list[memoryview] = []
+    rest: list[memoryview] = []
+    for seen, field in enumerate(split(message)):
+        if seen == _MAX_FIELDS:
+            raise BadInput(f"The message has more than {_MAX_FIELDS} fields.")
+        if field.number == number and field.content is not None:
+            contents.append(field.content)
+        else:
+            rest.append(field.whole)
+    return contents, b"".join(rest)
 
 
 def delimited(number: int, content: Sequence[Buffer]) -> list[Buffer]:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ocr_serving.errors import BadInput
 from ocr_serving.wire import general_model_pb2 as pb
-from ocr_serving.wire.fields import Buffer, delimited, split
+from ocr_serving.wire.fields import Buffer, cut, delimited
 from ocr_serving.wire.tensor import PackedTensor, Tensor
 
 _M = TypeVar("_M", bound=Message)
@@ -19,8 +19,6 @@ _TENSOR = 1
 """Field number of the tensors in a Request and in a ModelOutput."""
 _OUTPUTS = 1
 """Field number of the ModelOutputs in a Response."""
-_MAX_FIELDS = 10_000
-"""Most fields of one message; no model has that many inputs and outputs."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def decode_request(message: memoryview) -> Request:
     Raises:
         BadInput: the bytes are not one.
     """
-    tensors, rest = _cut(message, _TENSOR)
+    tensors, rest = cut(message, _TENSOR)
     request = _parse(pb.Request(), rest)
     return Request(tuple(map(PackedTensor.parse, tensors)), tuple(request.fetch_var_names), request.log_id)
 
@@ -112,32 +110,18 @@ def decode_response(message: memoryview) -> Response:
     Raises:
         BadInput: the bytes are not one.
     """
-    outputs, rest = _cut(message, _OUTPUTS)
+    outputs, rest = cut(message, _OUTPUTS)
     response = _parse(pb.Response(), rest)
     return Response(tuple(map(_decode_output, outputs)), tuple(response.profile_time))
 
 
 def _decode_output(message: memoryview) -> Output:
-    tensors, rest = _cut(message, _TENSOR)
+    tensors, rest = cut(message, _TENSOR)
     return Output(_parse(pb.ModelOutput(), rest).engine_name, tuple(map(PackedTensor.parse, tensors)))
 
 
 def _encode_tensors(tensors: Sequence[Tensor]) -> list[Buffer]:
     return [buffer for tensor in tensors for buffer in delimited(_TENSOR, tensor.encode())]
-
-
-def _cut(message: memoryview, number: int) -> tuple[list[memoryview], bytes]:
-    """The contents of all fields of that number, and the rest of the message."""
-    cut: list[memoryview] = []
-    rest: list[memoryview] = []
-    for seen, field in enumerate(split(message)):
-        if seen == _MAX_FIELDS:
-            raise BadInput(f"The message has more than {_MAX_FIELDS} fields.")
-        if field.number == number and field.content is not None:
-            cut.append(field.content)
-        else:
-            rest.append(field.whole)
-    return cut, b"".join(rest)
 
 
 def _parse(message: _M, encoded: bytes) -> _M:

@@ -1,0 +1,99 @@
+"""gRPC on the model server's port: grpcio serves a private socket, and clients' connections are spliced to it.
+
+grpcio takes over no connected socket. The private one is in Linux's abstract namespace: it leaves no file behind.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import NotFound
+from ocr_serving.server import faults
+from ocr_serving.server.grpc_methods import GeneralModelMethods, Method, MethodGroup, OipMethods
+from ocr_serving.server.limits import Limits
+from ocr_serving.server.service import ModelService
+from ocr_serving.server.splice import SplicedConnection
+from ocr_serving.server.workers import Workers
+
+_SPARE_THREADS = 16
+"""For calls that wait for nothing, while as many requests as there is room for wait for their turn."""
+_FOREVER = 1e9
+"""Seconds from which on a time limit is none; grpcio writes "none" as some centuries."""
+
+
+class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Serves the gRPC methods of a ModelService. Thread-safe."""
+
+    def __init__(self, service: ModelService, workers: Workers, limits: Limits, address: str) -> None:
+        """Serve from now on; `address` is the server's, with which brpc's error texts begin."""
+        self._general_model = GeneralModelMethods(service, workers, address)
+        self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers))
+        self._private = f"ocr-serving-{secrets.token_hex(16)}"
+        threads = workers.room + _SPARE_THREADS
+        self._server = grpc.server(
+            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+            handlers=[self],
+            maximum_concurrent_rpcs=threads,
+            options=[
+                ("grpc.max_receive_message_length", limits.body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", limits.pipelined),
+                ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
+            ],
+        )
+        self._server.add_insecure_port(f"unix-abstract:{self._private}")
+        self._server.start()
+
+    def connect(self, sock: socket.socket) -> SplicedConnection:
+        """The connection of a client that speaks HTTP/2."""
+        private = socket.socket(socket.AF_UNIX)
+        try:
+            private.connect(f"\0{self._private}")
+        except OSError:
+            private.close()
+            raise
+        return SplicedConnection(sock, private)
+
+    def stop(self, seconds: float) -> None:
+        """Let the answers under way be sent, and tell clients to go; returns when that is done or the time is up."""
+        self._server.stop(seconds).wait(seconds)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """The handler of a call; grpcio asks for it."""
+        path = handler_call_details.method
+        for group in self._groups:
+            if path in group.methods:
+                return _handler(group, group.methods[path])
+        return _handler(self._general_model, _no_such_method)
+
+
+def _handler(group: MethodGroup, method: Method) -> grpc.RpcMethodHandler:
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return method(request, _deadline(context), _has_left(context))
+        except ConnectionError as error:
+            context.abort(grpc.StatusCode.CANCELLED, str(error))
+        except Exception as error:
+            context.abort(*group.refuse(faults.to_answer(error)))
+        raise AssertionError("abort() raises")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _deadline(context: grpc.ServicerContext) -> Deadline | None:
+    seconds = context.time_remaining()
+    return None if seconds is None or seconds > _FOREVER else Deadline.after(seconds)
+
+
+def _has_left(context: grpc.ServicerContext) -> Callable[[], bool]:
+    return lambda: not context.is_active()
+
+
+def _no_such_method(*_: object) -> bytes:
+    raise NotFound("Fail to find method of this name")

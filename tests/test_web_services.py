@@ -261,7 +261,7 @@ def test_a_service_ends_with_status_0_and_leaves_no_process(models, how):
 
 
 def test_a_service_says_where_it_is_and_a_line_to_try_it(models):
-    with running(*web("rec_debugger"), cwd=ROOT) as server:
+    with running(*web("rec_debugger"), cwd=models) as server:
         deadline = time.monotonic() + 10
         while "Try it" not in server.output and time.monotonic() < deadline:
             time.sleep(0.05)

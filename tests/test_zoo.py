@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import venv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -307,8 +308,9 @@ def test_offline_the_error_says_which_file_to_put_where(offline: Toy) -> None:
     assert not (offline.cache / "toy_rec_model").exists()
 
 
-def test_a_python_without_pip_says_so(offline: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pip", None)
+def test_a_python_without_pip_says_so(offline: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ConfigError, match="has no pip"):
         offline.fetch()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import shutil
 import subprocess
@@ -90,8 +89,6 @@ def _wheel(wheel: Wheel, cache: Path, partial: Path) -> Path:
 
 def _pip_download(requirement: str, dest: Path) -> None:
     """Let pip download one wheel; its progress goes to stderr where that is a terminal."""
-    if importlib.util.find_spec("pip") is None:
-        raise ConfigError(f"{sys.executable} has no pip to download {requirement} with (python3 -m ensurepip adds it).")
     show = sys.stderr.isatty()
     # The wheel is only unpacked, never run here, so the Python versions it declares do not matter.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
@@ -99,6 +96,9 @@ def _pip_download(requirement: str, dest: Path) -> None:
     result = subprocess.run(  # noqa: S603 - a fixed command and a pinned requirement
         command, stdout=2 if show else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
     )
+    if "No module named pip" in result.stderr:
+        # Asked for here, not with find_spec("pip"): that switches setuptools' distutils off, which paddle needs.
+        raise ConfigError(f"{sys.executable} has no pip to download {requirement} with (python3 -m ensurepip adds it).")
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")] or ["it failed"]
         raise ConfigError(f"pip cannot download {requirement}: {lines[-1].removeprefix('ERROR:').strip()[:200]}.")

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES
+from rpc_peers import CAPTURES, Doubler, serving
 
 from ocr_serving import model_writer
 from ocr_serving.errors import (
@@ -387,3 +387,43 @@ class TestGrpc:
             made = client()
             made.connect(address)
             assert made.grpc_client_predict({"image": IMAGE}) is None
+
+
+class TestOurServer:
+    """Each mode against a running model server of ours."""
+
+    def modes(self, client, address, **options):
+        for mode in ("proto", "json", "grpc"):
+            made = client([Variable("x", "image", 1, (2,))], **options)
+            made.set_http_proto(mode == "proto")
+            made.set_use_grpc_client(mode == "grpc")
+            made.set_request_compress(True)
+            made.set_response_compress(True)
+            made.connect(address)
+            yield mode, made
+
+    def test_every_mode_gets_the_same_numbers(self, client):
+        values = np.arange(1000, dtype=np.float32).reshape(500, 2) / 3
+        with serving(Doubler()) as server:
+            for mode, made in self.modes(client, server.address, raise_on_error=True):
+                answer = made.predict({"image": values}, ["out"], batch=True)
+                if mode == "json":
+                    [output] = answer["outputs"]
+                    [found] = output["tensor"]
+                    assert output["engine_name"] == "GeneralInferOp_0"
+                    shape, data = found["shape"], found["float_data"]
+                else:
+                    [found] = answer.outputs[0].tensor
+                    shape, data = list(found.shape), list(found.float_data)
+                assert shape == [500, 2]
+                np.testing.assert_array_equal(np.array(data, np.float32), values.ravel() * 2)
+
+    def test_errors_of_the_server_are_told_apart(self, client):
+        with serving(Doubler()) as server:
+            for _, made in self.modes(client, server.address, raise_on_error=True):
+                with pytest.raises(BadInput, match="exactly these inputs"):
+                    made.predict({}, ["out"])
+            made.set_use_grpc_client(False)
+            made.set_service_name("/NoSuchService/inference")
+            with pytest.raises(NotFound):
+                made.predict({"image": [1, 2]})

@@ -45,7 +45,7 @@ class GeneralModelRoute:
             body = general_model.answer(self._service, message, None, messages.encode_response)
         else:
             body = [general_model.answer(self._service, message, None, json_form.encode_response)]
-        return HttpAnswer(200, request.headers.get("content-type", _JSON), body).packed_for(request)
+        return HttpAnswer(200, request.headers.get("content-type") or _JSON, body).packed_for(request)
 
 
 def refusal(error: OcrServingError, address: str) -> HttpAnswer:

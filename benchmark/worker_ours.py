@@ -11,20 +11,10 @@ from harness.lines import Read, serve
 
 def load(stack: ExitStack, family: str) -> Read:
     """The in-process service, behind what the web app does with an image file."""
+    from harness import ours
     from harness.services import Models
 
-    from ocr_serving import image, settings
-    from ocr_serving.web.wiring import running_service
-
-    chosen = settings.load(Models.fetch(family).settings)
-    service = stack.enter_context(running_service("ocr", True, chosen))
-
-    def read(data: bytes) -> list[str]:
-        answer = service.answer([image.decode(data, chosen.max_pixels)], ["res"], None)
-        assert isinstance(answer, dict)
-        return answer["res"]
-
-    return read
+    return stack.enter_context(ours.reader(Models.fetch(family)))
 
 
 if __name__ == "__main__":

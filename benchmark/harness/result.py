@@ -23,14 +23,13 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 Result = dict[str, Any]
 
 
-def parser(doc: str, name: str) -> argparse.ArgumentParser:
-    """The flags that every script has."""
+def parser(doc: str, name: str, *, images: bool = True) -> argparse.ArgumentParser:
+    """The flags that every script has, or every script that reads images."""
     arguments = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument(
-        "--images", nargs="+", type=Path, default=[ROOT / "imgs"], metavar="FOLDER", help="folders of images, with "
-        "labels.jsonl where F1 is wanted (default: the sample images in imgs/)",
-    )  # fmt: skip
-    arguments.add_argument("--limit", type=int, help="most images of a folder")
+    if images:
+        what = "folders of images, with labels.jsonl where F1 is wanted (default: the sample images in imgs/)"
+        arguments.add_argument("--images", nargs="+", type=Path, default=[ROOT / "imgs"], metavar="FOLDER", help=what)
+        arguments.add_argument("--limit", type=int, help="most images of a folder")
     arguments.add_argument(
         "--json", type=Path, default=RESULTS / f"{name}.json", help="result file (default: benchmark/results/)"
     )
@@ -78,7 +77,8 @@ def _cell(value: object) -> str:
 def _options(args: argparse.Namespace) -> Mapping[str, Any]:
     """The flags and OCR_* settings in use; of folders only the names."""
     flags = {key: value for key, value in vars(args).items() if key not in ("name", "json")}
-    flags["images"] = [folder.resolve().name for folder in args.images]
+    if "images" in flags:
+        flags["images"] = [folder.resolve().name for folder in args.images]
     settings = {key: value for key, value in os.environ.items() if key.startswith("OCR_") and "/" not in value}
     return flags | settings
 

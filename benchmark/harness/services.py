@@ -41,6 +41,12 @@ class Models:
         return cls(family, *folders)
 
     @property
+    def megabytes(self) -> float:
+        """Size of both folders."""
+        files = [file for folder in (self.det, self.rec) for file in folder.iterdir()]
+        return round(sum(file.stat().st_size for file in files) / 1e6, 1)
+
+    @property
     def settings(self) -> dict[str, str]:
         """The settings that name them."""
         return {"det_model": str(self.det), "rec_model": str(self.rec)}
@@ -86,6 +92,14 @@ def rpc_service(models: Models) -> Iterator[Running]:
         det = stack.enter_context(_command(serve, det_port, settings))
         connect, web = stack.enter_context(_web("ocr_web_server.py", settings))
         yield Running(connect, {"web": web, "det": det}, settings["det_endpoint"], f"{HOST}:{rec_port}")
+
+
+@contextmanager
+def model_server(model: Path) -> Iterator[str]:
+    """A model server of that folder by itself; the value is its address."""
+    port = free_port()
+    with _command(["-m", "paddle_serving_server.serve", "--model", str(model), "--port", str(port)], port, {}):
+        yield f"{HOST}:{port}"
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def local(models: Models) -> Iterator[StagedPipeline]:
     with (
         closing(LocalPredictor.load(str(models.det), chosen)) as det,
         closing(LocalPredictor.load(str(models.rec), chosen)) as rec,
-        _staged(det, rec, models, chosen) as pipeline,
+        assembled(det, rec, models, chosen) as pipeline,
     ):
         yield pipeline
 
@@ -125,11 +125,12 @@ def remote(models: Models, service: Running) -> Iterator[StagedPipeline]:
         for folder, endpoint in ((models.det, service.det_endpoint), (models.rec, service.rec_endpoint)):
             model = model_dir.load(folder)
             predictors.append(stack.enter_context(closing(RemotePredictor(endpoint, model.feeds, model.fetches))))
-        yield stack.enter_context(_staged(*predictors, models, chosen))
+        yield stack.enter_context(assembled(*predictors, models, chosen))
 
 
 @contextmanager
-def _staged(det: Predictor, rec: Predictor, models: Models, chosen: settings.Settings) -> Iterator[StagedPipeline]:
+def assembled(det: Predictor, rec: Predictor, models: Models, chosen: settings.Settings) -> Iterator[StagedPipeline]:
+    """The pipeline on these predictors, which stay open."""
     spans: list[Span] = []
     model = model_dir.load(models.rec)
     detector = _TimedDetector(TimedPredictor(DET, det, spans), chosen, spans)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 
-Size = tuple[int, int]
+from ocr_serving import avif_header
+from ocr_serving.avif_header import Size, boxes
 
 _MAX_TEXT_HEADER = 4096
 """Bytes searched in a format whose header is text."""
+_MAX_JPEG2000_TILES = 4096
+"""The decoder keeps 10 kB a tile; a picture of 10000 x 10000 pixels in tiles of 256 has 1600."""
 
 
 def size(data: bytes) -> Size | None:
@@ -30,7 +33,7 @@ def size(data: bytes) -> Size | None:
         if signature.match(data):
             try:
                 return read(data)
-            except (struct.error, IndexError, ValueError):  # the file ends, or is damaged, inside its header
+            except (struct.error, LookupError, ValueError):  # the file ends, or is damaged, inside its header
                 return None
     return None
 
@@ -82,19 +85,31 @@ def _webp(data: bytes) -> Size | None:
 
 
 def _tiff(data: bytes) -> Size | None:
-    """ImageWidth (256) and ImageLength (257) of the first directory; TIFF 6.0 and BigTIFF."""
+    """ImageWidth (256) and ImageLength (257), or TileWidth (322) and TileLength (323): a tile is decoded whole."""
+    tags = tiff_tags(data, (256, 257, 277, 322, 323))
+    if 256 not in tags or 257 not in tags or tags.get(277) == 2:  # 2 samples: OpenCV drops their transparency
+        return None
+    return max(tags[256], tags.get(322, 0)), max(tags[257], tags.get(323, 0))
+
+
+def tiff_tags(data: bytes, wanted: Collection[int]) -> dict[int, int]:
+    """Integers of the first directory of TIFF 6.0, BigTIFF or EXIF data, the largest one of a tag that comes twice.
+
+    Raises:
+        struct.error: the data ends inside the directory.
+    """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
     start, step, at = (directory + 8, 20, 12) if big else (directory + 2, 12, 8)
-    extents = {256: 0, 257: 0}
+    values: dict[int, int] = {}
     for entry in range(start, start + step * min(count, 65535), step):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in extents and kind in (3, 4, 16):
-            (extent,) = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], data, entry + at)
-            extents[tag] = max(extents[tag], extent)
-    return (extents[256], extents[257]) if all(extents.values()) else None
+        if tag in wanted and kind in (3, 4, 16):
+            (value,) = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], data, entry + at)
+            values[tag] = max(values.get(tag, 0), value)
+    return values
 
 
 def _pnm(data: bytes) -> Size | None:
@@ -119,32 +134,12 @@ def _radiance(data: bytes) -> Size | None:
 
 def _jpeg2000(data: bytes) -> Size | None:
     """The SIZ marker segment of the codestream, in a JP2 file that of its jp2c box (ISO/IEC 15444-1, A.5.1, I.5)."""
-    start = 0 if data[:1] == b"\xff" else next((at for kind, at in _boxes(data) if kind == b"jp2c"), None)
-    if start is None or data[start : start + 4] != b"\xff\x4f\xff\x51":
+    stream = data if data[:1] == b"\xff" else next((content for kind, content in boxes(data) if kind == b"jp2c"), b"")
+    if stream[:4] != b"\xff\x4f\xff\x51":
         return None
-    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
-    return right - left, bottom - top
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The (type, start of content) of each top-level box of an ISO base media file."""
-    position = 0
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        content = position + 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", data, content)
-            content += 8
-        yield kind, content
-        if position + length < content:  # 0 means up to the end of the file
-            return
-        position += length
-
-
-def _avif(data: bytes) -> Size | None:
-    """The largest image spatial extent (ISO/IEC 23008-12, 6.5.3): tiles and thumbnails have one each too."""
-    extents = [_fixed(">II", found.end())(data) for found in re.finditer(rb"ispe\0\0\0\0", data)]
-    return max(extents, key=_area, default=None)
+    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">IIIIII", stream, 8)
+    tiles = -(-right // max(1, tile_width)) * -(-bottom // max(1, tile_height))
+    return (right - left, bottom - top) if tiles <= _MAX_JPEG2000_TILES else None
 
 
 def _area(extent: Size) -> int:
@@ -165,6 +160,6 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] =
         (rb"#\?R(?:ADIANCE|GBE)", _radiance),
         (rb"\x59\xa6\x6a\x95", _fixed(">II", 4)),
         (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000),
-        (rb"....ftyp(?:avif|mif1|miaf)", _avif),  # not avis: the size of a film is told elsewhere
+        (rb"....ftyp(?:avif|mif1|miaf)", avif_header.size),  # not avis: the size of a film is told elsewhere
     )
 )

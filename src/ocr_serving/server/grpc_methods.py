@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
@@ -105,8 +106,9 @@ class OipMethods:
         def run() -> bytes:
             model, version, asked = oip_messages.decode_request(request)
             self._oip.model(model, version)
-            return self._oip.infer(model, asked, deadline, oip_messages.encode_response)
+            return self._oip.infer(model, asked, deadline, arrival, oip_messages.encode_response)
 
+        arrival = time.monotonic()
         with self._metrics.request("oip-grpc"):
             return self._workers.call(run, deadline, has_left)
 

@@ -23,6 +23,8 @@ from ocr_serving.server.workers import Workers
 
 _SPARE_THREADS = 16
 """For calls that wait for nothing, while as many requests as there is room for wait for their turn."""
+_STREAMS = 1000
+"""Calls of one connection at once. Clients wait with more of them, and the workers' bound is met long before."""
 _FOREVER = 1e9
 """Seconds from which on a time limit is none; grpcio writes "none" as some centuries."""
 
@@ -35,15 +37,13 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._general_model = GeneralModelMethods(service, workers, address)
         self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers))
         self._private = f"ocr-serving-{secrets.token_hex(16)}"
-        threads = workers.room + _SPARE_THREADS
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+            ThreadPoolExecutor(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
             handlers=[self],
-            maximum_concurrent_rpcs=threads,
             options=[
                 ("grpc.max_receive_message_length", limits.body_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", limits.pipelined),
+                ("grpc.max_concurrent_streams", _STREAMS),
                 ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
                 ("grpc.keepalive_time_ms", int(limits.idle_seconds * 1000)),  # a client that is gone answers no ping
                 ("grpc.keepalive_timeout_ms", int(limits.send_seconds * 1000)),

@@ -77,6 +77,7 @@ class OipService:
         model: str,
         request: OipRequest,
         deadline: Deadline | None,
+        arrival: float,
         encode: Callable[[str, str, OipRequest, Iterable[Tensor]], _Encoded],
     ) -> _Encoded:
         """The answer to a request.
@@ -85,13 +86,15 @@ class OipService:
             model: name of a model.
             request: as received.
             deadline: when to give up, if not sooner by the request's own limit.
+            arrival: when the request came, as of time.monotonic().
             encode: puts model, version, request and outputs into an answer.
 
         Raises:
             What ModelService.infer raises.
         """
         if request.seconds is not None:
-            limit = Deadline.after(request.seconds)
+            limit = Deadline(arrival + request.seconds)
+            limit.check("while it waited for a free thread")
             deadline = limit if deadline is None or limit.at < deadline.at else deadline
         outputs = self._service.infer(request.tensors, request.fetch, deadline, model)
         return encode(model, VERSION, request, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -69,11 +70,11 @@ class OipRoute:
     def _infer(self, request: HttpRequest, model: str, version: str) -> HttpAnswer:
         with self._metrics.request("oip-http"):
             self._oip.model(model, version)
-            return self._workers.call(partial(self._run, request, model), None, request.has_left)
+            return self._workers.call(partial(self._run, request, model, time.monotonic()), None, request.has_left)
 
-    def _run(self, request: HttpRequest, model: str) -> HttpAnswer:
+    def _run(self, request: HttpRequest, model: str, arrival: float) -> HttpAnswer:
         asked = oip_json.decode_request(request.content(self._limits.body_bytes), _json_size(request))
-        head, *arrays = self._oip.infer(model, asked, None, oip_json.encode_response)
+        head, *arrays = self._oip.infer(model, asked, None, arrival, oip_json.encode_response)
         if not arrays:
             return HttpAnswer(200, _JSON, [head]).packed_for(request)
         return HttpAnswer(200, _BINARY, [head, *arrays], {_JSON_SIZE: str(len(head))}).packed_for(request)

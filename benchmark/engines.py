@@ -13,21 +13,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from harness import images, result, staged
+from harness import images, ours, result
 from harness.measure import median_time, milliseconds
 from harness.result import Result
 from harness.services import Models
+from harness.staged import staged
 
-from ocr_serving import image as image_file
-from ocr_serving import recognition, settings
+from ocr_serving import recognition
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import ConfigError
+from ocr_serving.errors import OcrServingError
 from ocr_serving.geometry import Image, crop
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
@@ -97,7 +96,7 @@ class Pair:
 
     def _page(self, picture: Image) -> dict[str, float]:
         """Stage -> median seconds of a page in the pipeline."""
-        with staged.assembled(self._det, self._rec, self._models, self._settings) as pipeline:
+        with staged(self._det, self._rec, self._models, self._settings) as pipeline:
             runs = [pipeline.run(picture) for _ in range(1 + self._repeat)][1:]
         return {stage: median(run[stage] for run in runs) for stage in runs[0]}
 
@@ -144,7 +143,7 @@ def line_seconds(rec: Recorder, width: int, batch: int, repeat: int) -> float:
 def measure(sets: Sequence[images.ImageSet], families: Sequence[str], engines: Sequence[str], repeat: int) -> Result:
     """Family -> a row for each engine and precision."""
     files = [picture.file for image_set in sets for picture in image_set.images]
-    pictures = [image_file.decode(file.read_bytes(), Settings().max_pixels) for file in files]
+    pictures = [ours.decode(file.read_bytes()) for file in files]
     return {
         "images": len(pictures),
         "families": {
@@ -156,18 +155,15 @@ def measure(sets: Sequence[images.ImageSet], families: Sequence[str], engines: S
 
 def _row(models: Models, engine: str, precision: str, pictures: Sequence[Image], repeat: int) -> Result:
     """The figures of one engine and precision, or why there are none."""
-    chosen = settings.load({**models.settings, "engine": engine, "precision": precision})
+    chosen = ours.choose(models, engine=engine, precision=precision)
     row: Result = {"engine": engine, "precision": precision}
     begin = time.perf_counter()
-    with ExitStack() as stack:
-        try:
-            det, rec = (
-                stack.enter_context(closing(LocalPredictor.load(str(f), chosen))) for f in (models.det, models.rec)
-            )
-        except ConfigError as error:
-            print(f"{models.family}, {engine} {precision}: {error}", file=sys.stderr)
-            return row | {"unavailable": True}
-        row |= Pair(models, det, rec, chosen, repeat).measure(pictures)
+    try:
+        with ours.local_predictors(models, chosen) as (det, rec):
+            row |= Pair(models, det, rec, chosen, repeat).measure(pictures)
+    except OcrServingError as error:
+        print(f"{models.family}, {engine} {precision}: {error}", file=sys.stderr)
+        return row | {"unavailable": True}
     print(f"{models.family}, {engine} {precision}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
     return row
 
@@ -183,7 +179,7 @@ def markdown(data: Result) -> str:
         cells = [[_name(row), *(row[c] for c in columns), row["page_ms"] / row["floor_ms"]] for row in found]
         parts.append(result.table(head, cells))
         if missing := [_name(row) for row in rows if "unavailable" in row]:
-            parts.append(f"Not installed, not on this processor or not for this format: {', '.join(missing)}.\n")
+            parts.append(f"Not installed, or not for this model or processor: {', '.join(missing)}.\n")
     return "\n".join(parts)
 
 

@@ -2,32 +2,33 @@
 
     .venv/bin/python benchmark/stages.py --images imgs
 
-One client sends one image after the other, to each service in turn. A service that answers with a Server-Timing header
-tells its stages itself. Of one that does not, the stages are those of the same pipeline put together in this process,
-on the same model servers, and the transfer to the server is what is left of the time to the first byte.
+One client sends one image after the other, to each service in turn. The time of det and of rec is what the service says
+in its Server-Timing header. How they divide into pre, infer and post is measured on the same pipeline put together in
+this process, on the same model servers. So are all stages of a service without that header; the transfer to the server
+is then what is left of the time to the first byte.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
+from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
-from harness import images, result, staged
+from harness import images, ours, result
 from harness.measure import milliseconds
 from harness.result import Result
 from harness.services import SERVICES, Models, Running
+from harness.staged import staged
 from harness.web import Answer
-
-from ocr_serving import image, settings
-from ocr_serving.web import request_form
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INFER = ("det_infer", "rec_infer")
-SERVER = ("decode", "det_pre", "det_infer", "det_post", "rec_pre", "rec_infer", "rec_post")
+TOLD = ("parse", "decode", "det", "crop", "rec", "total")
+"""What is used of the service's own stages (ocr_serving.timings)."""
 ROWS = {
     "client_read": "client read image",
     "upload": "client-server transfer",
@@ -49,54 +50,52 @@ Stages = dict[str, float]
 
 
 class Subject:
-    """A service and what is needed to take its time apart."""
+    """A service and what is needed to take its time apart.
+
+    Attributes:
+        source: how the time on the server is known.
+    """
 
     def __init__(self, service: Running, models: Models, stack: ExitStack) -> None:
-        self._service = service
-        self._models = models
-        self._stack = stack
+        self.source = "difference"
         self._client = stack.enter_context(closing(service.connect()))
-        self._reference: staged.StagedPipeline | None = None
+        chosen = ours.choose(models)
+        remote = ours.remote_predictors(models, service) if service.det_endpoint else None
+        det, rec = stack.enter_context(remote or ours.local_predictors(models, chosen))
+        self._reference = stack.enter_context(staged(det, rec, models, chosen))
 
-    @property
-    def source(self) -> str:
-        """How the server's stages are known."""
-        return "Server-Timing" if self._reference is None else "difference"
-
-    def measure(self, labelled: images.LabelledImage) -> Stages:
+    def measure(self, file: Path) -> Stages:
         """Stage -> seconds of one image, sent once."""
         begin = time.perf_counter()
-        body = self._client.body(labelled.file)
+        body = self._client.body(file)
         client_read = time.perf_counter() - begin
         answer = self._client.ask(body)
-        server = self._server(answer, body)
-        known = server.get("total", sum(server.values()))
+        stages = self._server(answer, file.read_bytes())
         return {
+            **stages,
             "client_read": client_read,
-            "upload": answer.first_byte - known,
-            **{stage: server.get(stage, 0.0) for stage in SERVER},
+            "upload": answer.first_byte - stages["server"],
             "download": answer.rest,
-            "server": known,
-            "overhead": known - sum(server.get(stage, 0.0) for stage in INFER),
+            "overhead": stages["server"] - sum(stages[stage] for stage in INFER),
             "total": client_read + answer.first_byte + answer.rest,
         }
 
-    def _server(self, answer: Answer, body: bytes) -> Stages:
-        if answer.server:
-            return answer.server
-        if self._reference is None:
-            remote = staged.remote(self._models, self._service) if self._service.det_endpoint else None
-            self._reference = self._stack.enter_context(remote or staged.local(self._models))
-            self._reference.run(_decode(body))
+    def _server(self, answer: Answer, data: bytes) -> Stages:
+        """The stages on the server and their sum, "server"."""
         begin = time.perf_counter()
-        picture = _decode(body)
-        decode = time.perf_counter() - begin
-        return {"decode": decode, **self._reference.run(picture)}
-
-
-def _decode(body: bytes) -> image.Image:
-    chosen = settings.Settings()
-    return image.decode(request_form.parse(body, chosen.max_images).feed[0].x, chosen.max_pixels)
+        picture = ours.decode(data)
+        stages = {"decode": time.perf_counter() - begin, **self._reference.run(picture)}
+        if not answer.server:
+            return {**stages, "server": sum(stages.values())}
+        self.source = "Server-Timing"
+        told = {stage: answer.server.get(stage, 0.0) for stage in TOLD}
+        return {
+            **stages,
+            "decode": told["parse"] + told["decode"],
+            "det_infer": told["det"] - stages["det_pre"] - stages["det_post"],
+            "rec_infer": told["crop"] + told["rec"] - stages["rec_pre"] - stages["rec_post"],
+            "server": told["total"],
+        }
 
 
 def measure(sets: list[images.ImageSet], models: Models, repeat: int) -> Result:
@@ -108,10 +107,14 @@ def measure(sets: list[images.ImageSet], models: Models, repeat: int) -> Result:
             name: Subject(stack.enter_context(start(models)), models, stack) for name, start in SERVICES.items()
         }
         for picture in pictures:
-            runs = [{name: subject.measure(picture) for name, subject in subjects.items()} for _ in range(repeat + 1)]
-            for name in subjects:
-                found[name].append([run[name] for run in runs[1:]])  # the first one is the warm-up
-        sources = {name: subject.source for name, subject in subjects.items()}
+            for turn in range(1 + repeat):
+                for name, subject in subjects.items():
+                    stages = subject.measure(picture.file)
+                    if turn == 0:  # the warm-up
+                        found[name].append([])
+                    else:
+                        found[name][-1].append(stages)
+    sources = {name: subject.source for name, subject in subjects.items()}
     services = {name: _summary(runs) for name, runs in found.items()}
     return {"images": len(pictures), "sources": sources, "services": services}
 

@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
 from harness.images import ROOT
 from harness.web import Client, WebClient
 from ocr_serving import zoo
-from ocr_serving.web.app import PATH
+from ocr_serving.web_client import URL
 
 START_SECONDS = 120
 STOP_SECONDS = 20
@@ -120,7 +121,7 @@ SERVICES: Mapping[str, Callable[[Models], AbstractContextManager[Running]]] = {
 def _web(door: str, settings: Mapping[str, str]) -> Iterator[tuple[Callable[[], Client], subprocess.Popen[bytes]]]:
     port = free_port()
     with _command([str(ROOT / door), "cpu", "--port", str(port)], port, settings) as process:
-        yield partial(WebClient, f"http://{HOST}:{port}{PATH}"), process
+        yield partial(WebClient, f"http://{HOST}:{port}{urlsplit(URL).path}"), process
 
 
 @contextmanager

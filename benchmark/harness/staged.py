@@ -1,22 +1,20 @@
-"""Our pipeline, put together here so that each stage can be timed from outside."""
+"""Our pipeline with each stage timed from outside."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.services import Models, Running
-from ocr_serving import model_dir, settings
+from harness import ours
+from harness.services import Models
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detection, Detector
 from ocr_serving.geometry import Image
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Array, Arrays, Predictor
-from ocr_serving.predictor.local import LocalPredictor
-from ocr_serving.predictor.remote import RemotePredictor
-from ocr_serving.recognition import Recognizer
+from ocr_serving.settings import Settings
 
 DET, REC, DETECT = "det", "rec", "detect"
 
@@ -53,7 +51,7 @@ class TimedPredictor:
 class _TimedDetector(Detector):
     """Notes when detection is over, which the det predictor cannot know."""
 
-    def __init__(self, predictor: Predictor, chosen: settings.Settings, spans: list[Span]) -> None:
+    def __init__(self, predictor: Predictor, chosen: Settings, spans: list[Span]) -> None:
         super().__init__(predictor, chosen)
         self._spans = spans
 
@@ -105,35 +103,9 @@ def covered(spans: Sequence[Span]) -> float:
 
 
 @contextmanager
-def local(models: Models) -> Iterator[StagedPipeline]:
-    """The pipeline with both models in this process."""
-    chosen = settings.load(models.settings)
-    with (
-        closing(LocalPredictor.load(str(models.det), chosen)) as det,
-        closing(LocalPredictor.load(str(models.rec), chosen)) as rec,
-        assembled(det, rec, models, chosen) as pipeline,
-    ):
-        yield pipeline
-
-
-@contextmanager
-def remote(models: Models, service: Running) -> Iterator[StagedPipeline]:
-    """The pipeline on the model servers of a running RPC service."""
-    chosen = settings.load(models.settings)
-    with ExitStack() as stack:
-        predictors = []
-        for folder, endpoint in ((models.det, service.det_endpoint), (models.rec, service.rec_endpoint)):
-            model = model_dir.load(folder)
-            predictors.append(stack.enter_context(closing(RemotePredictor(endpoint, model.feeds, model.fetches))))
-        yield stack.enter_context(assembled(*predictors, models, chosen))
-
-
-@contextmanager
-def assembled(det: Predictor, rec: Predictor, models: Models, chosen: settings.Settings) -> Iterator[StagedPipeline]:
+def staged(det: Predictor, rec: Predictor, models: Models, chosen: Settings) -> Iterator[StagedPipeline]:
     """The pipeline on these predictors, which stay open."""
     spans: list[Span] = []
-    model = model_dir.load(models.rec)
     detector = _TimedDetector(TimedPredictor(DET, det, spans), chosen, spans)
-    timed_rec = TimedPredictor(REC, rec, spans)
-    with closing(Recognizer(timed_rec, model.characters, model.image_height or 0, chosen)) as recognizer:
-        yield StagedPipeline(Pipeline(detector, recognizer, chosen.rec_min_score), spans)
+    with ours.pipeline(detector, TimedPredictor(REC, rec, spans), models, chosen) as recipe:
+        yield StagedPipeline(recipe, spans)

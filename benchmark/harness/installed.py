@@ -1,0 +1,35 @@
+"""How large the installed product is: its package and all that it requires, extras left out."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def sizes(package: str = "ocr-serving") -> dict[str, float]:
+    """Distribution -> MB of its files, the largest first."""
+    found: dict[str, float] = {}
+    _add(package, found)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _add(package: str, found: dict[str, float]) -> None:
+    name = re.sub(r"[-_.]+", "-", package).lower()
+    if name in found:
+        return
+    try:
+        installed = distribution(name)
+    except PackageNotFoundError:  # asked for on other systems or Python versions only
+        return
+    found[name] = _megabytes(installed)
+    for requirement in installed.requires or []:
+        needed = _NAME.match(requirement)
+        if needed and "extra ==" not in requirement:
+            _add(needed.group(), found)
+
+
+def _megabytes(installed: Distribution) -> float:
+    files = {file.locate() for file in installed.files or []}
+    return round(sum(file.stat().st_size for file in files if file.is_file()) / 1e6, 1)  # type: ignore[union-attr]

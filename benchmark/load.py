@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 from harness import images, result, traffic
 from harness.measure import latency
+from harness.plot import log_x, log_y
 from harness.result import Result
 from harness.services import SERVICES, Models, Running
 from harness.traffic import Outcome
@@ -101,9 +102,13 @@ def figures(data: Result) -> dict[str, Figure]:
         closed, opened = steps["closed"], steps["open"]
         left.plot([s["clients"] for s in closed], [s["images_per_s"] for s in closed], marker="o", label=name)
         for key, style in (("p50_ms", "-"), ("p99_ms", "--")):
-            right.plot([s["share"] for s in opened], [s[key] for s in opened], style, marker=".", label=f"{name} {key}")
-    left.set(xscale="log", xlabel="clients", ylabel="images/s", ylim=(0, None))
-    right.set(yscale="log", xlabel="arrivals, share of capacity", ylabel="latency, ms")
+            right.plot(
+                [s["share"] for s in opened], [s[key] for s in opened], style, marker=".", label=f"{name} {key[:3]}"
+            )
+    log_x(left, [step["clients"] for step in closed])
+    log_y(right)
+    left.set(xlabel="clients", ylabel="images/s", ylim=(0, None))
+    right.set(xlabel="arrivals, share of capacity", ylabel="latency, ms")
     left.legend(fontsize="x-small")
     right.legend(fontsize="x-small")
     return {"load": figure}

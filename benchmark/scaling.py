@@ -21,6 +21,7 @@ from harness import ours, pages, result
 from harness.lines import Read
 from harness.measure import Growth, growth, median_time, milliseconds
 from harness.peer import PeerProcess
+from harness.plot import log_x, log_y
 from harness.result import Result
 from harness.services import Models
 
@@ -150,7 +151,9 @@ def figures(data: Result) -> dict[str, Figure]:
     for axes, series in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         x, ms = zip(*((point["x"], point["ms"]) for point in series["points"]), strict=True)
         axes.plot(x, ms, marker="o")
-        axes.set(xscale="log", yscale="log", xlabel=series["x"], ylabel="ms")
+        log_x(axes, x)
+        log_y(axes)
+        axes.set(xlabel=series["x"], ylabel="ms")
     return {"scaling": figure}
 
 

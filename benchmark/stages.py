@@ -132,10 +132,12 @@ def markdown(data: Result) -> str:
     head = [f"ms, mean of {data['images']} images", *services]
     rows.append(["server's stages known by", *data["sources"].values()])
     text = result.table(head, rows)
-    if "in-process" in services:
-        base = services["in-process"]["total"]
-        ratios = [f"{name} {s['total'] / base:.2f} x" for name, s in services.items() if name != "in-process"]
+    others = dict(services)
+    if inside := others.pop("in-process", None):
+        ratios = [f"{name} {s['total'] / inside['total']:.2f} x" for name, s in others.items()]
         text += f"\nLatency against the in-process web service: {', '.join(ratios)}.\n"
+        hops = [f"{name} {sum(s[stage] - inside[stage] for stage in INFER):.3g} ms" for name, s in others.items()]
+        text += f"Det and rec infer longer than in process, which is what the hop costs: {', '.join(hops)}.\n"
     return text
 
 
@@ -152,6 +154,7 @@ def figures(data: Result) -> dict[str, Figure]:
         widths = [max(0.0, data["services"][name][stage]) for name in names]
         axes.barh(names, widths, left=left, label=title)
         left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
     axes.set_xlabel("ms")
     axes.legend(fontsize="x-small", ncols=2, bbox_to_anchor=(1, 1), loc="upper left")
     return {"stages": figure}

@@ -38,9 +38,11 @@ class SizeService:
 
     defaults = ("res",)
     extras = ("scores",)
+    merges = True
 
-    def answer(self, images, outputs, deadline):
+    def answer(self, sources, outputs, deadline, timings):
         assert deadline.remaining() > 0
+        images = [source() for source in sources]
         if any(image.shape[1] == 13 for image in images):
             raise ZeroDivisionError("secret /etc/path")
         if any(image.shape[1] == 14 for image in images):
@@ -145,7 +147,7 @@ REFUSED = {
     "URL-safe base64": ({"feed": [{"x": "-_-_"}], "fetch": []}, r"not base64: it uses the URL-safe alphabet"),
     "a data URI": ({"feed": [{"x": f"data:image/png;base64,{IMAGE}"}], "fetch": []}, r"not base64: it is a data: URI"),
     "not an image": ({"feed": [GOOD, {"x": b64(b"hello")}], "fetch": []}, r"feed\[1\].x: This is not an image"),
-    "half an image": ({"feed": [{"x": b64(png(30, 20)[:40])}], "fetch": []}, r"feed\[0\].x: The image file is damaged"),
+    "half an image": ({"feed": [{"x": b64(png(30, 20)[:40])}], "fetch": []}, r"feed\[0\].x: The .* is (damaged|cut short)"),
 }
 
 
@@ -207,7 +209,7 @@ def test_our_own_faults_say_nothing_of_the_inside(client, caplog):
 @pytest.fixture(scope="module")
 def port(app):
     bound = endpoint.bind("127.0.0.1", 0)
-    server = serving.listen(app, bound, SETTINGS)
+    server = serving.Server(app, bound, SETTINGS)
     threading.Thread(target=server.run, daemon=True).start()
     return bound.getsockname()[1]
 

@@ -151,7 +151,8 @@ def test_what_is_wrong_is_said_with_400(request, name):
     (good,) = feed("rec_img/line_1.png")
     bad = {
         "not base64": {"feed": [{"x": "%%%"}], "fetch": []},
-        "not an image": {"feed": [good, {"x": "aGVsbG8="}], "fetch": []},
+        "not an image": {"feed": [{"x": "aGVsbG8="}], "fetch": []},
+        "no image in it": {"feed": [{"x": "aGVsbG8="}, {"x": "aGVsbG8="}], "fetch": []},
         "empty feed": {"feed": [], "fetch": []},
         "no feed": {"fetch": ["res"]},
         "unknown fetch": {"feed": [good], "fetch": ["bogus"]},

@@ -1,34 +1,47 @@
-"""When a request's time is up."""
+"""Until when a request is worth working on."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from ocr_serving.errors import DeadlineExceeded
+from ocr_serving.errors import ClientLeft, DeadlineExceeded
+
+
+def _stays() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on the monotonic clock (a jump of the wall clock moves nothing).
+    """A moment on the monotonic clock (a jump of the wall clock moves nothing), or when the client leaves.
 
     Attributes:
         at: seconds, as of time.monotonic().
+        has_left: whether nobody waits for the answer any more; cheap, and may be called from any thread.
     """
 
     at: float
+    has_left: Callable[[], bool] = field(default=_stays, compare=False)
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float, has_left: Callable[[], bool] = _stays) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, has_left)
 
     def remaining(self) -> float:
         """Seconds left, never negative."""
         return max(0.0, self.at - time.monotonic())
 
     def check(self, doing: str) -> None:
-        """Raise DeadlineExceeded if the time is up; `doing` completes "the time for this request ran out ..."."""
+        """Raise DeadlineExceeded if the time is up, ClientLeft if nobody waits.
+
+        Args:
+            doing: completes "The time for this request ran out ...".
+        """
+        if self.has_left():
+            raise ClientLeft("The client closed the connection before its answer was ready.")
         if time.monotonic() >= self.at:
             raise DeadlineExceeded(f"The time for this request ran out {doing}.")
 

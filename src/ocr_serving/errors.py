@@ -5,7 +5,8 @@ bytes -> [BadInput] -> request -> [Overloaded, DeadlineExceeded] -> engine -> [E
 start -> [ConfigError]
 
 Every class carries a stable `code`, the HTTP `status` and the bRPC `brpc_code` it is answered with; mapping an error to
-an answer is therefore data. Messages never hold a trace, a path of the server, or the caller's data.
+an answer is therefore data. Of a `retryable` one, `retry_after` says after how many seconds it is worth trying again.
+Messages never hold a trace, a path of the server, or the caller's data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class OcrServingError(Exception):
     status: ClassVar[int] = 500
     brpc_code: ClassVar[int] = -5000
     retryable: ClassVar[bool] = False
+    retry_after: int = 1
 
     @property
     def message(self) -> str:
@@ -33,6 +35,13 @@ class BadInput(OcrServingError):
     code = "INVALID_ARGUMENT"
     status = 400
     brpc_code = 1003
+
+
+class Unauthenticated(BadInput):
+    """The caller gave no API key, or an unknown one."""
+
+    code = "UNAUTHENTICATED"
+    status = 401
 
 
 class NotFound(BadInput):
@@ -81,6 +90,13 @@ class DeadlineExceeded(OcrServingError):
     code = "DEADLINE_EXCEEDED"
     status = 504
     brpc_code = 1008
+
+
+class ClientLeft(OcrServingError):
+    """The client closed the connection, so nobody waits for the answer."""
+
+    code = "CLIENT_LEFT"
+    status = 499  # nginx's; nobody sees it but logs and metrics
 
 
 class UpstreamUnavailable(OcrServingError):

@@ -9,8 +9,23 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
+from ocr_serving.errors import OcrServingError
 from ocr_serving.geometry import Image, Quads, crop
-from ocr_serving.recognition import Recognizer
+from ocr_serving.recognition import Line, Recognizer
+from ocr_serving.timings import Timings
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A box whose text could not be read.
+
+    Attributes:
+        quad: float32 (4, 2), as in Page.
+        error: why.
+    """
+
+    quad: NDArray[np.float32]
+    error: OcrServingError
 
 
 @dataclass(frozen=True)
@@ -19,13 +34,23 @@ class Page:
 
     Attributes:
         quads: float32 (n, 4, 2), pixels of the image, clockwise from top-left.
-        texts: n strings.
-        scores: float32 (n,), rec scores.
+        lines: n of them.
+        unread: further boxes, on which the rec model failed.
     """
 
     quads: Quads
-    texts: tuple[str, ...]
-    scores: NDArray[np.float32]
+    lines: tuple[Line, ...]
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The lines' texts."""
+        return tuple(line.text for line in self.lines)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The lines' rec scores, float32 (n,)."""
+        return np.array([line.score for line in self.lines], np.float32)
 
 
 class Pipeline:
@@ -42,18 +67,27 @@ class Pipeline:
         self._recognizer = recognizer
         self._min_score = min_score
 
-    def run(self, image: Image, deadline: Deadline | None = None) -> Page:
+    def run(self, image: Image, deadline: Deadline | None = None, timings: Timings | None = None) -> Page:
         """The text of a BGR image, uint8 (h, w, 3); a page without lines where there is none.
+
+        Args:
+            image: what to read.
+            deadline: when to give up.
+            timings: is told how long the stages took.
 
         Raises:
             The predictors' errors.
         """
-        quads = self._detector.detect(image, deadline).quads
-        crops = [crop(image, quad) for quad in quads]
-        lines = self._recognizer.recognize(crops, deadline)
+        timings = timings or Timings()
+        with timings.stage("det"):
+            quads = self._detector.detect(image, deadline).quads
+        with timings.stage("crop"):
+            crops = [crop(image, quad) for quad in quads]
+        with timings.stage("rec"):
+            lines = self._recognizer.recognize(crops, deadline)
         kept = [i for i, line in enumerate(lines) if line.text and line.score >= self._min_score]
         return Page(
             quads[kept],
-            tuple(lines[i].text for i in kept),
-            np.array([lines[i].score for i in kept], np.float32),
+            tuple(lines[i] for i in kept),
+            tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
         )

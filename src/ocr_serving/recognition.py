@@ -5,21 +5,25 @@ CTC: Graves et al., Connectionist Temporal Classification, ICML 2006; decoded gr
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.errors import BadUpstream
+from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings, usable_cores
+
+logger = logging.getLogger(__name__)
 
 INPUT = "x"
 PAD = 127
@@ -35,10 +39,21 @@ not seen 40-60 % slower. Wider lines are squeezed into the last."""
 
 @dataclass(frozen=True)
 class Line:
-    """The text of one crop and its score: the mean probability of the characters kept, 0 without any."""
+    """The text of one crop.
+
+    Attributes:
+        text: "" where there is none.
+        score: mean probability of the characters kept, 0 without any.
+        error: why the model could not read this crop, though it reads others.
+        index: int (t,), the model's best class of each time step.
+        probability: float32 (t,), of that class.
+    """
 
     text: str
     score: float
+    error: OcrServingError | None = None
+    index: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, np.int32), compare=False, repr=False)
+    probability: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
 
 
 class Recognizer:
@@ -61,13 +76,17 @@ class Recognizer:
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
 
-        A crop's input width depends on itself alone, so its text does not depend on its neighbours.
+        A crop's input width depends on itself alone, so its text does not depend on its neighbours. Where the model
+        fails on several crops together, it is asked for each alone: only those it fails on then have an error.
 
         Raises:
-            The predictor's errors; BadUpstream if its answer does not fit the model's characters.
+            The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
         """
         batches = list(self._batches(crops))
-        runs = [self._workers.submit(self._run, [crops[i] for i in batch], width, deadline) for width, batch in batches]
+        runs = [
+            self._workers.submit(copy_context().run, self._read, [crops[i] for i in batch], width, deadline)
+            for width, batch in batches
+        ]
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         try:
             for (_, batch), run in zip(batches, runs, strict=True):
@@ -76,6 +95,9 @@ class Recognizer:
         finally:
             for run in runs:
                 run.cancel()
+        failed = [line.error for line in lines if line.error is not None]
+        if failed and len(failed) == len(lines):
+            raise failed[0]
         return lines
 
     def close(self) -> None:
@@ -94,6 +116,16 @@ class Recognizer:
                 yield width, indices[:size]
                 indices = indices[size:]
 
+    def _read(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
+        """The lines of a batch; alone, a crop that the model fails on is a line with an error."""
+        try:
+            return self._run(crops, width, deadline)
+        except (EngineFailed, BadUpstream) as error:
+            if len(crops) == 1:
+                return [Line("", 0.0, error)]
+            logger.warning("A batch of %d crops failed and is read crop by crop: %s", len(crops), error)
+        return [line for crop in crops for line in self._read([crop], width, deadline)]
+
     def _run(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
         batch = np.full((len(crops), self._height, width, 3), PAD, np.uint8)
         for row, image in zip(batch, crops, strict=True):
@@ -104,6 +136,8 @@ class Recognizer:
             raise BadUpstream("The rec model answered something of another shape than its input asks for.")
         if index.min(initial=0) < 0 or index.max(initial=0) >= len(self._characters):
             raise BadUpstream("The rec model answered a character that its dictionary does not hold.")
+        if not np.isfinite(score).all():
+            raise BadUpstream("The rec model answered scores that are no numbers.")
         return [ctc_decode(i, s, self._characters) for i, s in zip(index, score, strict=True)]
 
 
@@ -130,5 +164,6 @@ def ctc_decode(index: NDArray[np.integer], score: NDArray[np.float32], character
     kept = index != BLANK
     kept[1:] &= index[1:] != index[:-1]
     if not kept.any():
-        return Line("", 0.0)
-    return Line("".join(characters[i] for i in index[kept]), float(score[kept].mean()))
+        return Line("", 0.0, index=index, probability=score)
+    text = "".join(characters[i] for i in index[kept])
+    return Line(text, float(score[kept].mean()), index=index, probability=score)

@@ -15,6 +15,9 @@ from msgspec import Meta
 
 from ocr_serving.errors import ConfigError
 
+PREFIX = "OCR_"
+"""Of environment variables that are settings."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -52,14 +55,26 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """First port tried for a model server that the web service starts for itself."""
     request_timeout: Seconds = 60.0
     """Seconds until a request is answered with 504."""
-    http_threads: Positive = 16
-    """HTTP requests worked on at once."""
+    drain_seconds: Seconds = 10.0
+    """How long accepted requests may take to finish once a web service is told to end."""
+    max_running: Count = 0
+    """HTTP requests worked on at once; 0 takes two more than the cores that the process may use."""
+    max_queued: Count = 64
+    """HTTP requests that wait for their turn; more are refused with 503."""
     max_body_bytes: Positive = 64 * 1024 * 1024
     """Largest HTTP request body."""
+    max_buffered_bytes: Positive = 1024 * 1024 * 1024
+    """HTTP request bodies in memory at once, in all; more are refused with 503."""
     max_pixels: Positive = 100_000_000
     """Largest image, width times height."""
     max_images: Positive = 64
     """Most images in one request."""
+    api_keys: tuple[Annotated[str, Meta(min_length=8)], ...] = ()
+    """Keys of which web clients must give one, separated by commas, each of 8 characters or more; none: open to all."""
+    public_metrics: bool = True
+    """Whether /metrics, /health/ready and /openapi.json ask for no key; /health/live never does."""
+    log_format: Literal["text", "json"] = "text"
+    """How log lines look."""
 
     det_limit_side: Annotated[int, Meta(ge=32, le=8192)] = 960
     """Longest side, in pixels, of the image that det sees; larger ones are shrunk."""
@@ -86,6 +101,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """
         return _build({**msgspec.structs.asdict(self), **changes}, "replace()")
 
+    def environ(self) -> dict[str, str]:
+        """The OCR_* variables from which load() makes these settings."""
+        texts = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in msgspec.structs.asdict(self).items()}
+        return {f"{PREFIX}{name.upper()}": text for name, text in texts.items()}
+
 
 def load(
     flags: Mapping[str, Any] | None = None, *, file: Path | None = None, environ: Mapping[str, str] = os.environ
@@ -104,9 +124,8 @@ def load(
     path = file or (Path(environ["OCR_SETTINGS"]) if environ.get("OCR_SETTINGS") else None)
     if path is not None:
         values = _build_check(_read_toml(path), str(path))
-    prefix = "OCR_"
     variables = {
-        k[len(prefix) :].lower(): v for k, v in environ.items() if k.startswith(prefix) and k != "OCR_SETTINGS"
+        k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k != "OCR_SETTINGS"
     }
     values |= _build_check(variables, "the environment (OCR_*)")
     values |= _build_check({k: v for k, v in (flags or {}).items() if v is not None}, "the command line")
@@ -165,6 +184,11 @@ def _build(values: Mapping[str, Any], source: str) -> Settings:
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigError(f"Unknown setting {name} in {source}.{hint}")
     try:
-        return msgspec.convert(dict(values), Settings, strict=False)
+        return msgspec.convert({name: _split(name, value) for name, value in values.items()}, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"A setting in {source} has a value it does not take: {error}.") from error
+
+
+def _split(name: str, value: Any) -> Any:
+    """A list that a flag or a variable gives as text."""
+    return [part for part in value.split(",") if part] if name == "api_keys" and isinstance(value, str) else value

@@ -12,12 +12,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from ocr_serving import endpoint
 from ocr_serving.errors import ConfigError, OcrServingError, UpstreamUnavailable
 from ocr_serving.server import supervised
-from ocr_serving.settings import Settings
+from ocr_serving.settings import PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +44,7 @@ class ModelServerProcess:
     Attributes:
         restarts: how often a child died and was, or is to be, replaced.
         failure: in a crash loop, what happens, as a sentence; None while all is well.
+        engine, precision: what the model runs on; known once start() has returned.
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
@@ -57,6 +56,7 @@ class ModelServerProcess:
         """
         self.restarts = 0
         self.failure: str | None = None
+        self.engine = self.precision = ""
         self._model = Path(model)
         self._settings = settings
         self._listener: socket.socket | None = None
@@ -146,7 +146,7 @@ class ModelServerProcess:
             if self._stopping.is_set() or self._listener is None:
                 return
             self._child = _Child(self._model, self._listener, _environment(self._settings))
-        self._child.wait_until_ready()
+        self.engine, self.precision = self._child.wait_until_ready()
 
     def _take_port(self, ports: range | list[int]) -> int:
         """Listen on the first free port.
@@ -187,8 +187,8 @@ class _Child:
                 arguments, stdin=subprocess.DEVNULL, env=environment, pass_fds=handed_down, start_new_session=True
             )
 
-    def wait_until_ready(self) -> None:
-        """Return once the server answers.
+    def wait_until_ready(self) -> tuple[str, str]:
+        """Engine and precision, once the server answers.
 
         Raises:
             ConfigError: it says that it cannot start.
@@ -197,14 +197,15 @@ class _Child:
         self._control.settimeout(START_SECONDS)
         try:
             with self._control.makefile("rb") as lines:
-                line = lines.readline()
+                line = lines.readline().decode()
         except TimeoutError:
             self.process.kill()
             raise UpstreamUnavailable(f"The model server was not ready after {START_SECONDS:.0f} s.") from None
-        if line == supervised.READY:
-            return
+        if line.startswith(supervised.READY):
+            engine, precision = line.removeprefix(supervised.READY).split()
+            return engine, precision
         if line:
-            raise ConfigError(line.decode().rstrip())
+            raise ConfigError(line.rstrip())
         raise UpstreamUnavailable(f"The model server ended with status {self.process.wait()} while starting.")
 
     def wait(self) -> int:
@@ -226,5 +227,5 @@ class _Child:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """This process's environment with the settings in place of whatever OCR_* variables it has."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OCR_")}
-    return kept | {f"OCR_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(settings).items()}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return kept | settings.replace(api_keys=()).environ()  # a child's clients are its owner alone

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from flask import Flask, Request, Response, jsonify, request
+from flask import Request, Response, jsonify, request
 
-from ocr_serving import endpoint, model_dir, settings
+from ocr_serving import endpoint, logs, model_dir, settings
 from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.client import Client
 from ocr_serving.compat.local_predictor import PRECISIONS, LocalPredictor
@@ -23,11 +23,15 @@ from ocr_serving.errors import BadInput, ConfigError, OcrServingError
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
-from ocr_serving.web import app, serving
+from ocr_serving.web import app, openapi, serving
+from ocr_serving.web.backend import Backend
+from ocr_serving.web.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 EXAMPLE = '{"feed": [{"x": "..."}], "fetch": ["res"]}'
+FORM = {"type": "object", "required": ["feed", "fetch"]}
+"""JSON schema of a request's body; the rest is up to the hooks."""
 _CPU = "-1"
 
 
@@ -52,7 +56,7 @@ class WebService:
         self._models: list[str] = []
         self._reads_text = False
         self._server: ModelServerProcess | None = None
-        self._app: Flask | None = None
+        self._app: app.App | None = None
 
     def load_model_config(
         self, server_config_dir_paths: str | Sequence[str], client_config_path: str | Sequence[str] | None = None
@@ -148,21 +152,21 @@ class WebService:
             ConfigError: the port is taken, or no run_*_service was called.
         """
         chosen, flask_app = self._prepared(), self.get_app_instance()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.configure(chosen.log_format)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with endpoint.bind(chosen.host, chosen.port) as bound:
-                server = serving.listen(flask_app, bound, chosen)
+                server = serving.Server(flask_app, bound, chosen)
                 sys.stdout.write(f"web service address:\nhttp://{endpoint.of_socket(bound)}{self._path}\n")
                 sys.stdout.flush()
-                server.run()
+                server.run_until_told()
         except KeyboardInterrupt:
-            pass  # while starting; once it serves, waitress ends its loop itself
+            pass  # while starting
         finally:
             if self._server is not None:
                 self._server.stop()
 
-    def get_app_instance(self) -> Flask:
+    def get_app_instance(self) -> app.App:
         """The WSGI app.
 
         Raises:
@@ -255,7 +259,17 @@ class WebService:
     def _make_app(self, client: Client | LocalPredictor) -> None:
         self.client = client
         self._reads_text = bool(model_dir.load(self._models[0]).characters)
-        self._app = app.app_of_path(self._path, self._answer, self._prepared())
+        chosen = self._prepared()
+        document = openapi.document(self._path, FORM, {}, chosen)
+        self._app = app.app_of_path(self._path, self._answer, chosen, document, Metrics(), self._backends())
+
+    def _backends(self) -> list[Backend]:
+        """The model server started for this service, if one was; what its model takes, only the hooks know."""
+        server = self._server
+        if server is None:
+            return []
+        name = Path(self._models[0]).name
+        return [Backend("model", name, server.engine, server.precision, lambda deadline: server.check(), server)]
 
     def _answer(self) -> Response:
         return jsonify(self.get_prediction(request))

@@ -81,13 +81,15 @@ class SessionPool(Generic[Session]):
         """A session for the length of the block.
 
         Raises:
-            DeadlineExceeded: none came free in time.
+            DeadlineExceeded: none came free in time; ClientLeft: nobody waits for the run any more.
         """
         try:
             session = self._free.get(timeout=remaining(deadline))
         except queue.Empty:
             raise DeadlineExceeded("The time for this request ran out while it waited for the engine.") from None
         try:
+            if deadline is not None:
+                deadline.check("while it waited for the engine")
             yield session
         finally:
             self._free.put(session)

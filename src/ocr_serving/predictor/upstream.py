@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
+from ocr_serving import request_id
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import (
     BadInput,
@@ -91,7 +92,7 @@ class Upstream:
         correlation_id = next(self._correlation_ids)
         timeout_ms = None if deadline is None else max(1, math.ceil(deadline.remaining() * 1000))
         message = messages.encode_request(tensors, fetch, log_id)
-        request = frame.encode(meta.for_request(correlation_id, timeout_ms), message)
+        request = frame.encode(meta.for_request(correlation_id, timeout_ms, request_id.current()), message)
         address, answer = self._call(request, correlation_id, deadline or Deadline.after(RPC_SECONDS))
         if answer.meta.response.error_code:
             raise _error(answer.meta.response, address)

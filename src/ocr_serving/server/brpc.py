@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 
-from ocr_serving import endpoint
+from ocr_serving import endpoint, logs, request_id
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
 from ocr_serving.server import faults, general_model
@@ -89,13 +89,18 @@ class BrpcConnection:
 
     def _answer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
         """The answer's frame; errors are answers, too."""
-        try:
-            with self._service.metrics.request(_PROTOCOL):
-                if deadline is not None:
-                    deadline.check("while it waited for a free thread")
-                return frame.encode(meta.for_success(request.meta.correlation_id), self._infer(request, deadline))
-        except Exception as error:
-            return self._refuse(request, faults.to_answer(error))
+        begin = time.monotonic()
+        with request_id.working_on(request_id.accept(request.meta.request.request_id)):
+            try:
+                with self._service.metrics.request(_PROTOCOL):
+                    if deadline is not None:
+                        deadline.check("while it waited for a free thread")
+                    answer = self._infer(request, deadline)
+            except Exception as error:
+                return self._refuse(request, faults.to_answer(error))
+            ms = round(1000 * (time.monotonic() - begin), 1)
+            logs.access.info("answered in %.1f ms", ms, extra=logs.fields(protocol=_PROTOCOL, ms=ms))
+            return frame.encode(meta.for_success(request.meta.correlation_id), answer)
 
     def _infer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
         call = request.meta.request

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from ocr_serving import logs
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.service import ModelService, ServedModel
@@ -31,7 +31,7 @@ def default_threads() -> int:
 
 def set_up() -> None:
     """Log to stderr, and end on SIGTERM as on Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure("text")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -55,6 +55,7 @@ def run(
         ConfigError: the model, the engine or the device cannot be used, or the port was taken.
         KeyboardInterrupt: a signal came before the server was up.
     """
+    logs.configure(settings.log_format)
     predictor = LocalPredictor.load(model, settings)
     folder = predictor.model
     service = ModelService({folder.name: ServedModel(predictor, folder.feeds, folder.fetches)})
@@ -65,15 +66,15 @@ def run(
         while True:
             time.sleep(_NAP_SECONDS)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, _end_at_once)
-        signal.signal(signal.SIGINT, _end_at_once)
+        signal.signal(signal.SIGTERM, end_at_once)
+        signal.signal(signal.SIGINT, end_at_once)
     if server.stop(GRACE_SECONDS):
         service.close()
     else:
-        _end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
+        end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
 
 
-def _end_at_once(number: int, _: FrameType | None = None) -> None:
+def end_at_once(number: int, _: FrameType | None = None) -> None:
     """End without waiting for anything; as a signal handler, with the status that a shell gives to that signal."""
     sys.stdout.flush()
     os._exit(128 + number if number else 0)

@@ -6,6 +6,7 @@ socket: it writes there that it serves or why it cannot, and ends when the other
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -13,23 +14,25 @@ import sys
 import threading
 from typing import NoReturn
 
-from ocr_serving import settings
+from ocr_serving import logs, settings
 from ocr_serving.errors import ConfigError
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.server import process
 
-READY = b"ready\n"
-"""What the control socket says once requests are answered; every other line says why the server cannot start."""
+READY = "ready "
+"""What the control socket says once requests are answered, then engine and precision; every other line says why the
+server cannot start."""
 
 
 def main(model: str, listener_fd: str, control_fd: str) -> int:
     """Serve a model folder until told to end; the settings come from the environment. Returns the exit status."""
     process.set_up()
+    logs.access.setLevel(logging.WARNING)  # the owner has a line for each request, and sends several for one of its own
     control = socket.socket(fileno=int(control_fd))
     threading.Thread(target=_end_with_owner, args=(control,), name="owner", daemon=True).start()
 
     def ready(predictor: LocalPredictor, address: str) -> None:
-        control.sendall(READY)
+        control.sendall(f"{READY}{predictor.engine.name} {predictor.engine.precision}\n".encode())
 
     try:
         listener = socket.socket(fileno=int(listener_fd))

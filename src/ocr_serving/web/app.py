@@ -1,59 +1,134 @@
-"""The Flask app of a web service: one route, one walk from body to answer."""
+"""The app of a web service: the layers that every request passes, the routes, and the walk from body to answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from ocr_serving import image
-from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
-from ocr_serving.settings import Settings
-from ocr_serving.web import errors, request_form
+from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.web import errors, exchange, openapi, request_form
+from ocr_serving.web.admission import Admission
+from ocr_serving.web.api_keys import ApiKeys
+from ocr_serving.web.backend import Backend
+from ocr_serving.web.exchange import Exchange, Exchanges
+from ocr_serving.web.gate import Gate
+from ocr_serving.web.metrics import CONTENT_TYPE, Metrics
+from ocr_serving.web.readiness import Readiness
 from ocr_serving.web.services import Service, wanted_outputs
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 PATH = "/ocr/prediction"
 """The original's three services are all named "ocr"."""
+LIVE, READY, METRICS, OPENAPI = "/health/live", "/health/ready", "/metrics", "/openapi.json"
 
 
-def create_app(service: Service, settings: Settings) -> Flask:
-    """A WSGI app that answers POST /ocr/prediction with what the service computes."""
-    return app_of_path(PATH, partial(prediction, service, settings), settings)
+class App(Flask):
+    """A WSGI app, and what the server that runs it needs to know.
+
+    Attributes:
+        gate: who is worked on and who waits; closed when the service is to end.
+        metrics: count the requests.
+    """
+
+    def __init__(self, gate: Gate, metrics: Metrics) -> None:
+        super().__init__(__name__, static_folder=None)
+        self.gate = gate
+        self.metrics = metrics
 
 
-def app_of_path(path: str, view: Callable[[], ResponseReturnValue], settings: Settings) -> Flask:
-    """A WSGI app that answers POST requests of one path, and every error with JSON."""
-    app = Flask(__name__, static_folder=None)
+def create_app(
+    service: Service, settings: Settings, metrics: Metrics | None = None, backends: Sequence[Backend] = ()
+) -> App:
+    """An app that answers POST /ocr/prediction with what the service computes, and operators' questions about it.
+
+    Args:
+        service: computes.
+        settings: limits, API keys.
+        metrics: what the service already counts with.
+        backends: the models it stands on.
+    """
+    form, result = openapi.form_of(service, settings.max_images), openapi.result_of(service)
+    document = openapi.document(PATH, form, result, settings)
+    return app_of_path(PATH, partial(prediction, service, settings), settings, document, metrics or Metrics(), backends)
+
+
+def app_of_path(
+    path: str,
+    view: Callable[[], ResponseReturnValue],
+    settings: Settings,
+    document: openapi.Schema,
+    metrics: Metrics,
+    backends: Sequence[Backend] = (),
+) -> App:
+    """An app that answers POST requests of one path with a view, and every error with JSON.
+
+    Args:
+        path: where.
+        view: answers the current request.
+        settings: limits, API keys.
+        document: OpenAPI's.
+        metrics, backends: see create_app.
+    """
+    gate = Gate(settings.max_running or usable_cores() + 2, settings.max_queued, metrics.dropped)
+    metrics.watch(gate, backends)
+    app = App(gate, metrics)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False  # another path is 404, never a redirect
     errors.register(app, path, settings.max_body_bytes)
     app.add_url_rule(path, "prediction", view, methods=["POST"])
+    app.add_url_rule(LIVE, "live", lambda: {"status": "alive"})
+    app.add_url_rule(READY, "ready", partial(ready, gate, Readiness(backends)))
+    app.add_url_rule(METRICS, "metrics", lambda: Response(metrics.page(), content_type=CONTENT_TYPE))
+    app.add_url_rule(OPENAPI, "openapi", lambda: document)
+    # What a request passes, read from the bottom: it gets an id and is counted, shows its key, waits for its turn.
+    open_paths = (LIVE, READY, METRICS, OPENAPI) if settings.public_metrics else (LIVE,)
+    wsgi: WSGIApplication = Admission(app.wsgi_app, gate, path, settings.request_timeout)
+    wsgi = ApiKeys(wsgi, settings.api_keys, open_paths)
+    wsgi = Exchanges(wsgi, metrics, routes=(path, LIVE, READY, METRICS, OPENAPI), quiet=(LIVE, READY, METRICS))
+    app.wsgi_app = wsgi  # type: ignore[method-assign]  # Flask's own way of putting layers around an app
     return app
+
+
+def ready(gate: Gate, readiness: Readiness) -> ResponseReturnValue:
+    """200 if a request would be answered now, else 503 and why not."""
+    if gate.closed:
+        return {"status": "shutting down", "faults": {}}, 503
+    faults = readiness.faults()
+    return {"status": "not ready" if faults else "ready", "faults": faults}, 503 if faults else 200
 
 
 def prediction(service: Service, settings: Settings) -> Response:
     """Answer the current request; compact JSON with \\uXXXX escapes and a newline at its end, as the original's."""
     if not request.is_json:
         raise BadInput(f"Content-Type must be application/json, with a body like {request_form.EXAMPLE}")
-    return jsonify(result=predict(request.get_data(cache=False), service, settings))
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadInput("Content-Encoding is not supported; send the JSON as it is.")
+    this = exchange.of(request.environ)
+    result = predict(service, settings, this)
+    with this.timings.stage("encode"):
+        return jsonify(result=result)
 
 
-def predict(body: bytes, service: Service, settings: Settings) -> Any:
-    """The value of "result" for a request's body.
+def predict(service: Service, settings: Settings, this: Exchange) -> Any:
+    """The value of "result" for the current request.
 
     Raises:
         OcrServingError: what is wrong, by the error tree.
     """
-    deadline = Deadline.after(settings.request_timeout)
-    form = request_form.parse(body, settings.max_images)
-    outputs = wanted_outputs(service, form.fetch)
-    images = [_decode(item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
-    return service.answer(images, outputs, deadline)
+    with this.timings.stage("parse"):
+        form = request_form.parse(request.get_data(cache=False), settings.max_images)
+        outputs = wanted_outputs(service, form.fetch)
+    sources = [partial(_decode, item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
+    return service.answer(sources, outputs, this.deadline, this.timings)
 
 
 def _decode(data: bytes, i: int, max_pixels: int) -> Image:

@@ -9,13 +9,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ocr_serving import endpoint, settings
+from ocr_serving import endpoint, logs, settings
 from ocr_serving.errors import OcrServingError
 from ocr_serving.settings import Settings
 from ocr_serving.web import serving
 from ocr_serving.web.app import PATH, create_app
 from ocr_serving.web.wiring import Kind, running_service
 
+logger = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts that nobody reaches from outside."""
 SAMPLES = {"ocr": "imgs/sign.jpg", "det": "imgs/sign.jpg", "rec": "rec_img/line_1.png"}
 """A file for the curl line that a service prints."""
 
@@ -40,7 +44,7 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
         The exit status: 0 once stopped, 2 if it could not start.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure("text")
     parser = _parser(kind, in_process)
     args = parser.parse_args(argv)
     try:
@@ -49,16 +53,20 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
     except KeyboardInterrupt:
-        pass  # while starting; once it serves, waitress ends its loop itself
+        pass  # while starting
     return 0
 
 
 def _serve(kind: Kind, in_process: bool, chosen: Settings) -> None:
-    with endpoint.bind(chosen.host, chosen.port) as bound, running_service(kind, in_process, chosen) as service:
-        server = serving.listen(create_app(service, chosen), bound, chosen)
+    logs.configure(chosen.log_format)
+    with endpoint.bind(chosen.host, chosen.port) as bound, running_service(kind, in_process, chosen) as running:
+        app = create_app(running.service, chosen, running.metrics, running.backends)
+        server = serving.Server(app, bound, chosen)
         sys.stdout.write(_ready(kind, chosen))
         sys.stdout.flush()
-        server.run()
+        if chosen.host not in LOOPBACK and not chosen.api_keys:
+            logger.warning("The service listens on %s and asks for no API key: who reaches it can use it.", chosen.host)
+        server.run_until_told()
 
 
 def _ready(kind: Kind, chosen: Settings) -> str:

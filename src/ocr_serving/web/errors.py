@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoSuchPath
+from werkzeug.wrappers import Response
 
-from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
+from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge, Unauthenticated
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 logger = logging.getLogger(__name__)
 
 
 def register(app: Flask, path: str, max_body_bytes: int) -> None:
-    """Let the app, whose one path takes bodies up to a limit, answer every error with JSON."""
+    """Let the app, whose main path takes bodies up to a limit, answer every error with JSON."""
 
     def translate(error: Exception) -> Response:
-        return to_response(error, path, max_body_bytes)
+        if isinstance(error, RequestEntityTooLarge):
+            error = body_too_large(max_body_bytes)
+        elif isinstance(error, NoSuchPath):
+            error = NotFound(f"There is no such path; this service answers POST {path}.")
+        return to_response(error)
 
     app.register_error_handler(Exception, translate)
 
 
-def to_response(error: Exception, path: str, max_body_bytes: int) -> Response:
+def to_response(error: Exception) -> Response:
     """The answer to an error: ours as they say, Werkzeug's in our words, any other 500 with its trace in the log."""
-    if isinstance(error, RequestEntityTooLarge):
-        error = body_too_large(max_body_bytes)
-    elif isinstance(error, NoSuchPath):
-        error = NotFound(f"There is no such path; this service answers POST {path}.")
     if isinstance(error, OcrServingError):
         if error.status >= 500:
             logger.warning("answered %d: %s", error.status, error)
-        return _response(error.status, error.code, error.message)
+        return _response(error.status, error.code, error.message, headers_of(error))
     if isinstance(error, MethodNotAllowed):
-        allow = {"Allow": ", ".join(error.valid_methods or ())}
-        return _response(405, "METHOD_NOT_ALLOWED", "This path takes POST requests.", allow)
+        allowed = sorted(error.valid_methods or ())
+        main = ", ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
+        message = f"This path takes {main} requests."
+        return _response(405, "METHOD_NOT_ALLOWED", message, {"Allow": ", ".join(allowed)})
     if isinstance(error, HTTPException):
         return _response(error.code or 500, BadInput.code, error.description or "The request cannot be understood.")
     logger.error("answered 500: unexpected error", exc_info=error)
     return _response(500, OcrServingError.code, "The service failed on this request; the server's log says why.")
+
+
+def headers_of(error: OcrServingError) -> dict[str, str]:
+    """What the answer to an error says besides its body."""
+    headers = {}
+    if error.retryable:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def body_too_large(max_body_bytes: int) -> TooLarge:

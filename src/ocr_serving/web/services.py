@@ -1,24 +1,31 @@
-"""What the web services compute: images in, the value of "result" out."""
+"""What the web services compute: image files in, the value of "result" out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, LimitExceeded, OcrServingError
 from ocr_serving.geometry import Image, Quads
-from ocr_serving.pipeline import Pipeline
+from ocr_serving.pipeline import Page, Pipeline
 from ocr_serving.recognition import Recognizer
+from ocr_serving.timings import Timings
 
 DEFAULT_NAMES = ("res", "save_infer_model/scale_0.tmp_1")
 """Fetch names that mean a service's default outputs; the second is what the original's own clients send."""
 
-Outputs = dict[str, list[Any]]
+ITEM_ERRORS = (BadInput, EngineFailed, BadUpstream)
+"""Errors of one image, which say nothing about the others of its request."""
+
+Outputs = dict[str, Any]
+Source = Callable[[], Image]
+"""Decodes one image of a request: uint8 (h, w, 3) BGR. Called once; raises BadInput."""
+_Found = TypeVar("_Found")
 
 
 class Service(Protocol):
@@ -27,23 +34,30 @@ class Service(Protocol):
     Attributes:
         defaults: the outputs that are always answered.
         extras: the outputs answered when fetched by name.
+        merges: whether several images are answered with one object, not with a list of one each.
     """
 
     defaults: tuple[str, ...]
     extras: tuple[str, ...]
+    merges: bool
 
     def answer(
-        self, images: Sequence[Image], outputs: Sequence[str], deadline: Deadline | None
+        self,
+        sources: Sequence[Source],
+        outputs: Sequence[str],
+        deadline: Deadline | None = None,
+        timings: Timings | None = None,
     ) -> Outputs | list[Outputs]:
-        """The value of "result".
+        """The value of "result". An image that fails does so alone; see each service for where its error stands.
 
         Args:
-            images: at least one, uint8 (h, w, 3) BGR.
+            sources: the images, at least one; decoded when their turn comes.
             outputs: names out of `defaults` and `extras`.
             deadline: when to give up.
+            timings: is told how long the stages took.
 
         Raises:
-            The predictors' errors.
+            The predictors' errors; one of ITEM_ERRORS only if all images fail.
         """
         ...
 
@@ -66,19 +80,30 @@ class OcrService:
 
     defaults: tuple[str, ...] = ("res",)
     extras: tuple[str, ...] = ("dt_boxes", "scores")
+    merges = False
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
     def answer(
-        self, images: Sequence[Image], outputs: Sequence[str], deadline: Deadline | None
+        self,
+        sources: Sequence[Source],
+        outputs: Sequence[str],
+        deadline: Deadline | None = None,
+        timings: Timings | None = None,
     ) -> Outputs | list[Outputs]:
-        """See Service.answer: {"res": [text, ...]} for one image, a list of such objects for several."""
-        pages = []
-        for image in images:
-            page = self._pipeline.run(image, deadline)
-            pages.append({"res": list(page.texts), "dt_boxes": _boxes(page.quads), "scores": _scores(page.scores)})
-        return _one_or_list(pages, outputs)
+        """See Service.answer: {"res": [text, ...]} for one image, a list of such objects for several.
+
+        Boxes on which the rec model failed are named in "errors", with their "box".
+        """
+        timings = timings or Timings()
+
+        def read(source: Source) -> Outputs:
+            with timings.stage("decode"):
+                image = source()
+            return _page(self._pipeline.run(image, deadline, timings), outputs)
+
+        return _one_or_list(_each(sources, read))
 
 
 class DetService:
@@ -86,19 +111,29 @@ class DetService:
 
     defaults: tuple[str, ...] = ("dt_boxes",)
     extras: tuple[str, ...] = ("scores",)
+    merges = False
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
 
     def answer(
-        self, images: Sequence[Image], outputs: Sequence[str], deadline: Deadline | None
+        self,
+        sources: Sequence[Source],
+        outputs: Sequence[str],
+        deadline: Deadline | None = None,
+        timings: Timings | None = None,
     ) -> Outputs | list[Outputs]:
         """See Service.answer: {"dt_boxes": [[[x, y] * 4], ...]} for one image, a list of such objects for several."""
-        pages = []
-        for image in images:
-            found = self._detector.detect(image, deadline)
-            pages.append({"dt_boxes": _boxes(found.quads), "scores": _scores(found.scores)})
-        return _one_or_list(pages, outputs)
+        timings = timings or Timings()
+
+        def find(source: Source) -> Outputs:
+            with timings.stage("decode"):
+                image = source()
+            with timings.stage("det"):
+                found = self._detector.detect(image, deadline)
+            return _only({"dt_boxes": _boxes(found.quads), "scores": _scores(found.scores)}, outputs)
+
+        return _one_or_list(_each(sources, find))
 
 
 class RecService:
@@ -106,27 +141,95 @@ class RecService:
 
     defaults: tuple[str, ...] = ("res",)
     extras: tuple[str, ...] = ("scores",)
+    merges = True
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: Recognizer, max_pixels: int) -> None:
+        """
+        Args:
+            recognizer: reads the lines.
+            max_pixels: most pixels of all images in a request, which are in memory together.
+        """
         self._recognizer = recognizer
+        self._max_pixels = max_pixels
 
     def answer(
-        self, images: Sequence[Image], outputs: Sequence[str], deadline: Deadline | None
-    ) -> Outputs | list[Outputs]:
-        """See Service.answer: {"res": [text, ...]}, one text an image, empty where none is read."""
-        lines = self._recognizer.recognize(images, deadline)
-        found: Outputs = {"res": [line.text for line in lines], "scores": [_rounded(line.score) for line in lines]}
-        return _only(found, outputs)
+        self,
+        sources: Sequence[Source],
+        outputs: Sequence[str],
+        deadline: Deadline | None = None,
+        timings: Timings | None = None,
+    ) -> Outputs:
+        """See Service.answer: {"res": [text, ...]}, one text an image, empty where none is read.
+
+        Images that failed have the text "" and the score 0, and stand in "errors" with their "index".
+        """
+        timings = timings or Timings()
+        with timings.stage("decode"):
+            images = self._decode(sources)
+        with timings.stage("rec"):
+            good = [image for image in images if not isinstance(image, OcrServingError)]
+            lines = iter(self._recognizer.recognize(good, deadline))
+        texts, scores, errors = [], [], []
+        for index, image in enumerate(images):
+            line = None if isinstance(image, OcrServingError) else next(lines)
+            error = image if line is None else line.error
+            if isinstance(error, OcrServingError):
+                errors.append({"index": index, **_fault(error)})
+            texts.append(line.text if line else "")
+            scores.append(_rounded(line.score) if line else 0.0)
+        return _only({"res": texts, "scores": scores}, outputs) | ({"errors": errors} if errors else {})
+
+    def _decode(self, sources: Sequence[Source]) -> list[Image | OcrServingError]:
+        room = self._max_pixels
+
+        def decode(source: Source) -> Image:
+            nonlocal room
+            image = source()
+            room -= image.shape[0] * image.shape[1]
+            if room < 0:
+                raise LimitExceeded(
+                    f"Up to this image the request has more than {self._max_pixels} pixels, the limit (max_pixels)."
+                )
+            return image
+
+        return _each(sources, decode)
 
 
-def _one_or_list(pages: list[Outputs], outputs: Sequence[str]) -> Outputs | list[Outputs]:
+def _each(sources: Sequence[Source], work: Callable[[Source], _Found]) -> list[_Found | OcrServingError]:
+    """What the work makes of each image, or the error that it alone has.
+
+    Raises:
+        The first error, if all images have one. Errors of other kinds than ITEM_ERRORS at once.
+    """
+    found: list[_Found | OcrServingError] = []
+    for source in sources:
+        try:
+            found.append(work(source))
+        except ITEM_ERRORS as error:
+            found.append(error)
+    if all(isinstance(item, OcrServingError) for item in found) and isinstance(found[0], OcrServingError):
+        raise found[0]
+    return found
+
+
+def _one_or_list(pages: Sequence[Outputs | OcrServingError]) -> Outputs | list[Outputs]:
     """The original's form for one image; it passed over all but the first, we answer each."""
-    found = [_only(page, outputs) for page in pages]
+    found = [{"error": _fault(page)} if isinstance(page, OcrServingError) else page for page in pages]
     return found[0] if len(found) == 1 else found
+
+
+def _page(page: Page, outputs: Sequence[str]) -> Outputs:
+    found = {"res": list(page.texts), "dt_boxes": _boxes(page.quads), "scores": _scores(page.scores)}
+    errors = [{"box": _boxes(unread.quad), **_fault(unread.error)} for unread in page.unread]
+    return _only(found, outputs) | ({"errors": errors} if errors else {})
 
 
 def _only(found: Outputs, outputs: Sequence[str]) -> Outputs:
     return {name: found[name] for name in outputs}
+
+
+def _fault(error: OcrServingError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message}
 
 
 def _boxes(quads: Quads) -> list[Any]:

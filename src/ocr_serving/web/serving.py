@@ -1,64 +1,185 @@
-"""The HTTP server: waitress, set up so that slow clients hold up nobody."""
+"""The HTTP server: waitress, set up so that slow clients hold up nobody, and drained at the end."""
 
 from __future__ import annotations
 
+import logging
+import resource
+import signal
 import socket
+import time
+from collections.abc import Callable
 from http import HTTPStatus
+from types import FrameType
+from typing import Any
 
 import waitress.server
-from flask import Flask
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 
-from ocr_serving import endpoint
-from ocr_serving.errors import BadInput, OcrServingError
+from ocr_serving import endpoint, request_id
+from ocr_serving.errors import BadInput, OcrServingError, Overloaded
+from ocr_serving.server import process
 from ocr_serving.settings import Settings
-from ocr_serving.web import errors
+from ocr_serving.web import errors, exchange
+from ocr_serving.web.app import App
+from ocr_serving.web.http_parser import Parser, Refused
+
+logger = logging.getLogger(__name__)
+
+SPARE_THREADS = 8
+"""Threads beyond those of requests that run or wait: for probes, metrics and refusals, which take a moment each."""
+CONNECTIONS = 1000
+"""Most open connections; at waitress's 100, as many idle clients block everyone."""
+_OTHER_FILES = 64
+"""Descriptors that the process needs besides."""
+_IDLE_SECONDS = 30
+_POLL_SECONDS = 1.0
 
 
-def listen(app: Flask, bound: socket.socket, settings: Settings) -> waitress.server.TcpWSGIServer:
-    """A server that listens on the bound socket; its run() answers requests until SIGINT or SystemExit.
+class Server:
+    """A listening app."""
 
-    Raises:
-        ConfigError: another process has taken the port since it was bound.
-    """
-    try:
-        server = waitress.server.create_server(
-            app,
-            sockets=[bound],
-            threads=settings.http_threads,
-            ident=None,
-            recv_bytes=262144,
-            connection_limit=1000,  # at waitress's 100, as many idle clients block everyone
-            channel_timeout=30,
-            asyncore_use_poll=True,  # select() ends at 1024 descriptors
-            inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file
-            max_request_body_size=settings.max_body_bytes + 1,  # waitress refuses from this size on
-        )
-    except OSError as error:
-        raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
-    server.channel_class = _Channel
-    return server
+    def __init__(self, app: App, bound: socket.socket, settings: Settings) -> None:
+        """Listen on the bound socket; nobody is answered before run().
+
+        Raises:
+            ConfigError: another process has taken the port since it was bound.
+        """
+        self._app = app
+        self._drain_seconds = settings.drain_seconds
+        self._drain_until: float | None = None
+        self._map: dict[int, Any] = {}
+        try:
+            self._waitress = waitress.server.create_server(
+                app,
+                map=self._map,
+                sockets=[bound],
+                threads=app.gate.room + SPARE_THREADS,
+                ident=None,
+                recv_bytes=262144,
+                connection_limit=min(CONNECTIONS, _most_files() - _OTHER_FILES),
+                channel_timeout=_IDLE_SECONDS,
+                cleanup_interval=5,
+                channel_request_lookahead=1,  # else it does not notice clients that leave
+                asyncore_use_poll=True,  # select() ends at 1024 descriptors
+                max_request_header_size=65536,
+                inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file
+                max_request_body_size=settings.max_body_bytes + 1,  # waitress refuses from this size on
+            )
+        except OSError as error:
+            raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
+        self._waitress.channel_class = _Channel
+        self._waitress.ours = app  # waitress wraps its own `application`
+        self._waitress.max_buffered_bytes = settings.max_buffered_bytes
+
+    def run(self) -> bool:
+        """Answer requests until drain() is called, and those that had been accepted; returns whether all were."""
+        while not self._is_over():
+            wasyncore.loop(_POLL_SECONDS, use_poll=True, map=self._map, count=1)
+        drained = self._is_idle()
+        self._waitress.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._map)
+        return drained
+
+    def run_until_told(self) -> None:
+        """Answer requests until SIGTERM or SIGINT, then those that had been accepted; a second signal ends at once."""
+
+        def told(number: int, frame: FrameType | None) -> None:
+            self.drain()
+            _on_signals(process.end_at_once)
+
+        _on_signals(told)
+        if not self.run():
+            logger.warning("Not all requests could be answered within %g s (drain_seconds).", self._drain_seconds)
+            logging.shutdown()
+            process.end_at_once(0)  # threads are still at work, and the interpreter would wait for them
+
+    def drain(self) -> None:
+        """Let run() end when what has been accepted is answered; a signal handler may call this."""
+        self._app.gate.closed = True
+        self._drain_until = time.monotonic() + self._drain_seconds
+        self._waitress.pull_trigger()
+
+    def _is_over(self) -> bool:
+        return self._drain_until is not None and (self._is_idle() or time.monotonic() > self._drain_until)
+
+    def _is_idle(self) -> bool:
+        channels = list(self._waitress.active_channels.values())
+        return not any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
+def _most_files() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else CONNECTIONS + _OTHER_FILES
+
+
+class _Task(WSGITask):  # type: ignore[misc]
+    """Answers a request with the app."""
+
+    def start(self) -> None:
+        super().start()
+        if self.channel.server.ours.gate.closed:
+            self.set_close_on_finish()  # so that the client's next request goes elsewhere
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]
-    """Answers what waitress itself refuses, before the app sees it, in the form of our errors."""
+    """Answers what is refused before the app sees it, in the form of our errors."""
 
     def execute(self) -> None:
-        refused = self.request.error
-        if refused.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            error: OcrServingError = errors.body_too_large(self.channel.server.adj.max_request_body_size - 1)
-        elif refused.code < 500:
-            error = BadInput(f"The request is not valid HTTP: {refused.reason}.")
-        else:
-            error = OcrServingError(f"The request cannot be served: {refused.reason}.")
+        begin = time.monotonic()
+        error = self._error(self.request.error)
+        status = error.status if isinstance(self.request.error, Refused) else self.request.error.code
         body = errors.body(error.code, error.message)
-        self.status = f"{refused.code} {refused.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        identity = request_id.accept(self.request.headers.get("X_REQUEST_ID"))
+        self.status = f"{status} {HTTPStatus(status).phrase}"
+        self.response_headers += errors.headers_of(error).items()
+        self.response_headers += [("Content-Type", "application/json"), (request_id.HEADER, identity)]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
+        with request_id.working_on(identity):
+            self.channel.server.ours.metrics.answered("malformed", status, time.monotonic() - begin, {})
+            exchange.log_line(logging.INFO, "other", "malformed", status, time.monotonic() - begin)
+
+    def _error(self, refused: Any) -> OcrServingError:
+        if isinstance(refused, Refused):
+            return refused.error
+        if refused.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return errors.body_too_large(self.channel.server.adj.max_request_body_size - 1)
+        if refused.code < 500:
+            return BadInput(f"The request is not valid HTTP: {refused.reason}.")
+        return OcrServingError(f"The request cannot be served: {refused.reason}.")
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A client's connection."""
+
+    task_class = _Task
     error_task_class = _ErrorTask
+
+    def parser_class(self, adj: Any) -> Parser:
+        return Parser(adj, self._no_room)
+
+    def readable(self) -> bool:
+        if self.request is not None and self.request.is_stalled():
+            self.will_close = True
+        return bool(super().readable())
+
+    def _no_room(self) -> Overloaded | None:
+        """What to answer if the bodies in memory and announced are over the limit."""
+        limit = self.server.max_buffered_bytes
+        if sum(_held(channel) for channel in list(self.server.active_channels.values())) <= limit:
+            return None
+        return Overloaded(f"The service holds as many request bodies as it may: {limit} bytes (max_buffered_bytes).")
+
+
+def _held(channel: _Channel) -> int:
+    """Bytes of the bodies that a connection's requests have or announce."""
+    requests = [channel.request, *channel.requests]
+    return sum(max(r.content_length, r.body_bytes_received) for r in requests if r is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ocr_serving import detection
 from ocr_serving.deadline import Deadline
@@ -30,7 +31,7 @@ class DetServer:
         """
         _, port = parse(settings.det_endpoint)
         self._remote = RemotePredictor(settings.det_endpoint, DET_FEEDS, DET_FETCHES)
-        self._command = f"python3 -m paddle_serving_server.serve --model {settings.det_model} --port {port}"
+        self._command = f"python3 -m paddle_serving_server.serve --model {Path(settings.det_model).name} --port {port}"
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
@@ -45,7 +46,11 @@ class DetServer:
 
 
 class OwnServer:
-    """A model server started and supervised by this process. See predictor.base.Predictor."""
+    """A model server started and supervised by this process. See predictor.base.Predictor.
+
+    Attributes:
+        process: the server.
+    """
 
     def __init__(self, model: ModelDir, settings: Settings) -> None:
         """Start it and wait until it answers.
@@ -54,15 +59,15 @@ class OwnServer:
             ConfigError: the model cannot be served, or no port is free.
             UpstreamUnavailable: it died or did not get ready.
         """
-        self._process = ModelServerProcess(model.path, settings)
-        self._remote = RemotePredictor(self._process.start(), model.feeds, model.fetches)
+        self.process = ModelServerProcess(model.path, settings)
+        self._remote = RemotePredictor(self.process.start(), model.feeds, model.fetches)
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
-        self._process.check()
+        self.process.check()
         return self._remote.predict(feed, fetch, deadline)
 
     def close(self) -> None:
         """Stop the server; see predictor.base.Predictor.close."""
         self._remote.close()
-        self._process.stop()
+        self.process.stop()

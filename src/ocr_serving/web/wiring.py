@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from ocr_serving import model_dir
+import numpy as np
+
+from ocr_serving import detection, model_dir, recognition
 from ocr_serving.detection import Detector
 from ocr_serving.errors import ConfigError
-from ocr_serving.model_dir import ModelDir
+from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, ModelDir
 from ocr_serving.pipeline import Pipeline
-from ocr_serving.predictor.base import Predictor
+from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.recognition import Recognizer
 from ocr_serving.settings import Settings
+from ocr_serving.web.backend import Backend
+from ocr_serving.web.metrics import Metrics
 from ocr_serving.web.services import DetService, OcrService, RecService, Service
 from ocr_serving.web.upstream import DetServer, OwnServer
 
 Kind = Literal["ocr", "det", "rec"]
 
+REMOTE = "remote"
+"""Engine of a model in somebody else's server."""
+
+_Probe = tuple[Mapping[str, Array], Sequence[str]]
+"""Feed and fetch of a run that takes next to no time."""
+_DET_PROBE: _Probe = ({detection.INPUT: np.zeros((1, detection.STRIDE, detection.STRIDE, 3), np.uint8)}, (DET_LOGITS,))
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that is up.
+
+    Attributes:
+        service: computes answers.
+        metrics: what it counts with.
+        backends: the models it stands on.
+    """
+
+    service: Service
+    metrics: Metrics
+    backends: tuple[Backend, ...]
+
 
 @contextmanager
-def running_service(kind: Kind, in_process: bool, settings: Settings) -> Iterator[Service]:
+def running_service(kind: Kind, in_process: bool, settings: Settings) -> Iterator[Running]:
     """A service and everything it stands on, stopped at the end of the block.
 
     Args:
@@ -35,32 +64,61 @@ def running_service(kind: Kind, in_process: bool, settings: Settings) -> Iterato
         ConfigError: a model folder, engine or port is missing or wrong.
     """
     with ExitStack() as stack:
+        wiring = _Wiring(in_process, settings, stack)
+        service: Service
         if kind == "det":
-            yield DetService(_detector(kind, in_process, settings, stack))
+            service = DetService(wiring.detector())
         elif kind == "rec":
-            yield RecService(_recognizer(in_process, settings, stack))
+            service = RecService(wiring.recognizer(), settings.max_pixels)
         else:
-            recognizer = _recognizer(in_process, settings, stack)
-            detector = _detector(kind, in_process, settings, stack)
-            yield OcrService(Pipeline(detector, recognizer, settings.rec_min_score))
+            recognizer = wiring.recognizer()
+            detector = wiring.detector() if in_process else wiring.remote_detector()
+            service = OcrService(Pipeline(detector, recognizer, settings.rec_min_score))
+        yield Running(service, wiring.metrics, tuple(wiring.backends))
 
 
-def _detector(kind: Kind, in_process: bool, settings: Settings, stack: ExitStack) -> Detector:
-    if kind == "ocr" and not in_process:
-        return Detector(stack.enter_context(closing(DetServer(settings))), settings)
-    return Detector(_predictor(model_dir.load(settings.det_model), in_process, settings, stack), settings)
+@dataclass
+class _Wiring:
+    """Puts a service together, and remembers the models that it takes."""
 
+    in_process: bool
+    settings: Settings
+    stack: ExitStack
+    metrics: Metrics = field(default_factory=Metrics)
+    backends: list[Backend] = field(default_factory=list)
 
-def _recognizer(in_process: bool, settings: Settings, stack: ExitStack) -> Recognizer:
-    model = model_dir.load(settings.rec_model)
-    if model.image_height is None or not model.characters:
-        raise ConfigError(f"Model folder {model.path} is no rec model: its inference.yml holds no dictionary.")
-    predictor = _predictor(model, in_process, settings, stack)
-    return stack.enter_context(closing(Recognizer(predictor, model.characters, model.image_height, settings)))
+    def remote_detector(self) -> Detector:
+        """A detector on the det model server that users start."""
+        predictor = self.stack.enter_context(closing(DetServer(self.settings)))
+        name = Path(self.settings.det_model).name
+        self.backends.append(Backend("det", name, REMOTE, "", partial(predictor.predict, *_DET_PROBE)))
+        return Detector(self.metrics.measured(predictor, "det"), self.settings)
 
+    def detector(self) -> Detector:
+        """A detector on a model of the service's own."""
+        return Detector(self._predictor("det", model_dir.load(self.settings.det_model), _DET_PROBE), self.settings)
 
-def _predictor(model: ModelDir, in_process: bool, settings: Settings, stack: ExitStack) -> Predictor:
-    """The model in this process, or in a model server started for it."""
-    if in_process:
-        return stack.enter_context(closing(LocalPredictor.load(model, settings)))
-    return stack.enter_context(closing(OwnServer(model, settings)))
+    def recognizer(self) -> Recognizer:
+        """A recogniser on a model of the service's own."""
+        model = model_dir.load(self.settings.rec_model)
+        if model.image_height is None or not model.characters:
+            raise ConfigError(f"Model folder {model.path} is no rec model: its inference.yml holds no dictionary.")
+        line = np.zeros((1, model.image_height, recognition.WIDTHS[0], 3), np.uint8)
+        predictor = self._predictor("rec", model, ({recognition.INPUT: line}, (CTC_INDEX,)))
+        recognizer = Recognizer(predictor, model.characters, model.image_height, self.settings)
+        return self.stack.enter_context(closing(recognizer))
+
+    def _predictor(self, role: str, model: ModelDir, probe: _Probe) -> Predictor:
+        """The model in this process, or in a model server started for it."""
+        predictor: LocalPredictor | OwnServer
+        if self.in_process:
+            predictor = LocalPredictor.load(model, self.settings)
+            engine, precision, process = predictor.engine.name, predictor.engine.precision, None
+        else:
+            predictor = OwnServer(model, self.settings)
+            process = predictor.process
+            engine, precision = process.engine, process.precision
+        self.stack.enter_context(closing(predictor))
+        check = partial(predictor.predict, *probe)
+        self.backends.append(Backend(role, model.name, engine, precision, check, process))
+        return self.metrics.measured(predictor, role)

@@ -14,14 +14,17 @@ METHODS = (INFERENCE, "debug")
 """The original's debug does the same."""
 
 
-def for_request(correlation_id: int, timeout_ms: int | None = None) -> RpcMeta:
+def for_request(correlation_id: int, timeout_ms: int | None = None, request_id: str = "") -> RpcMeta:
     """The meta of an inference call.
 
     Args:
         correlation_id: the answer will carry it; 64 bits.
         timeout_ms: after how many milliseconds nobody waits for the answer any more (newer brpc's own field).
+        request_id: for the server's log (brpc's own field, too); "" sends none.
     """
-    request = RpcRequestMeta(service_name=SERVICE, method_name=INFERENCE, log_id=0, timeout_ms=timeout_ms)
+    request = RpcRequestMeta(
+        service_name=SERVICE, method_name=INFERENCE, log_id=0, timeout_ms=timeout_ms, request_id=request_id or None
+    )
     return RpcMeta(request=request, compress_type=compression.NONE, correlation_id=correlation_id)
 
 

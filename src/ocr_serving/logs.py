@@ -1,0 +1,116 @@
+"""Log lines: as text for terminals or as JSON for collectors, written where they hold up nobody."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import re
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Literal, TextIO
+
+from ocr_serving import request_id
+
+access = logging.getLogger("ocr_serving.access")
+"""One line a request."""
+
+LINES = 10_000
+"""Lines that may wait for a slow reader of stderr; more are dropped."""
+_FLUSH_SECONDS = 1.0
+"""How long the end of the process waits for them."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def configure(log_format: Literal["text", "json"]) -> None:
+    """Let this process log to stderr, in place of what was configured before."""
+    handler = BackgroundHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def fields(**values: object) -> dict[str, dict[str, object]]:
+    """For a logging call's `extra`: values that a JSON line carries beside its message."""
+    return {"fields": values}
+
+
+class TextFormatter(logging.Formatter):
+    """One line, its request's id at the end; a trace follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """See logging.Formatter; what came from outside cannot begin a line of its own."""
+        line = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", super().formatMessage(record))
+        identity = request_id.current()
+        return f"{line} [{identity}]" if identity else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, request_id, the call's fields, trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if identity := request_id.current():
+            line["request_id"] = identity
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class BackgroundHandler(logging.Handler):
+    """Writes on a thread of its own: a full pipe or disk costs lines, never requests.
+
+    Attributes:
+        dropped: lines that found LINES others waiting.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(LINES)
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self.dropped += 1
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until all lines are written, but not for long."""
+        end = time.monotonic() + _FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """See logging.Handler."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                if self._stream is not None:
+                    self._stream.write(f"{line}\n")
+                    self._stream.flush()
+            except (OSError, ValueError):  # no reader, no room, closed: there is nowhere to say so
+                self.dropped += 1
+            finally:
+                self._lines.task_done()

@@ -1,0 +1,56 @@
+"""The WSGI layer that asks for an API key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ocr_serving.errors import Unauthenticated
+from ocr_serving.web import errors, exchange
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_SCHEME = "bearer "
+
+
+class ApiKeys:
+    """Lets requests pass that carry one of the keys, `Authorization: Bearer <key>`, or that go to an open path."""
+
+    def __init__(self, app: WSGIApplication, keys: Sequence[str], open_paths: Iterable[str]) -> None:
+        """
+        Args:
+            app: answers the requests.
+            keys: if there is none, all requests pass.
+            open_paths: paths that need no key.
+        """
+        self._app = app
+        self._digests = [_digest(key.encode()) for key in keys]
+        self._open = frozenset(open_paths)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """See PEP 3333."""
+        if self._digests and environ.get("PATH_INFO") not in self._open:
+            number = self._number(environ.get("HTTP_AUTHORIZATION", ""))
+            if not number:
+                error = Unauthenticated("An API key is asked for: send the header Authorization: Bearer <key>.")
+                return errors.to_response(error)(environ, start_response)
+            exchange.of(environ).tenant = f"key {number}"
+        return self._app(environ, start_response)
+
+    def _number(self, header: str) -> int:
+        """Which key it is, counted from 1; 0 for none. Takes as long whatever the header holds."""
+        is_bearer = header[: len(_SCHEME)].lower() == _SCHEME
+        given = _digest(header[len(_SCHEME) :].strip().encode("latin-1"))  # WSGI's form of the bytes that were sent
+        found = 0
+        for number, digest in enumerate(self._digests, start=1):
+            if hmac.compare_digest(digest, given):
+                found = number
+        return found if is_bearer else 0
+
+
+def _digest(key: bytes) -> bytes:
+    """Of one length, so that comparing tells nothing about a key's."""
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,102 @@
+"""Reading HTTP requests: waitress's parser, made stricter where proxies may read a request otherwise, and bounded."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from waitress.parser import HTTPRequestParser
+from waitress.utilities import Error
+
+from ocr_serving.errors import BadInput, OcrServingError
+
+LEAST_RATE = 10_000
+"""Bytes a second that a sender must come to, after PATIENCE_SECONDS; slower ones are cut off."""
+PATIENCE_SECONDS = 30.0
+
+_FRAMING = 64 * 1024
+"""Bytes that a chunked body's framing may take beyond as many as its data: one-byte chunks, endless size lines and
+endless trailers keep the parser busy for nothing."""
+_PIECE = 4096
+"""Bytes of a chunked body parsed at once; waitress copies the rest at every chunk."""
+_METHOD = re.compile(rb"[\r\n]*(?:[A-Z]|\Z)")
+_FOLDED = re.compile(rb"\r\n[ \t]")
+_TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+
+
+class Refused(Error):  # type: ignore[misc]
+    """An error of ours in the place of one of waitress's."""
+
+    def __init__(self, error: OcrServingError) -> None:
+        super().__init__(error.message)
+        self.code = error.status
+        self.reason = HTTPStatus(error.status).phrase
+        self.error = error
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """One request as it comes in.
+
+    Attributes:
+        fault: why it is refused though waitress would take it.
+    """
+
+    fault: OcrServingError | None = None
+    error: Error | None = None
+
+    def __init__(self, adj: Any, no_room: Callable[[], OcrServingError | None]) -> None:
+        """
+        Args:
+            adj: waitress's settings.
+            no_room: what to answer if this request is more than can be held now, None if it is not.
+        """
+        super().__init__(adj)
+        self._no_room = no_room
+        self._began = time.monotonic()
+
+    def is_stalled(self) -> bool:
+        """Whether the sender is too slow to be waited for."""
+        received = int(self.header_bytes_received + self.body_bytes_received)
+        return time.monotonic() - self._began > PATIENCE_SECONDS + received / LEAST_RATE
+
+    def received(self, data: bytes) -> int:
+        """See HTTPRequestParser: takes bytes, returns how many."""
+        if not self.header_bytes_received and not _METHOD.match(data):
+            self.fault = BadInput("This is not HTTP; TLS, if wanted, is for a proxy in front.")
+            taken = len(data)
+        elif self.chunked and self.body_rcv is not None:
+            taken = super().received(data[:_PIECE])
+            self._check_chunks()
+        else:
+            taken = super().received(data)
+            if self.content_length and not self.body_bytes_received:
+                self.fault = self.fault or self._no_room()
+        if self.fault is not None and self.error is None:
+            self.error = Refused(self.fault)
+            self.completed = True
+        if self.completed:
+            self.expect_continue = False  # or waitress asks for the body of a request that it has refused
+        return int(taken)
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """See HTTPRequestParser."""
+        super().parse_header(header_plus)
+        if self.version not in ("1.0", "1.1"):
+            self.fault = BadInput("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        elif _FOLDED.search(header_plus):
+            self.fault = BadInput("A header goes on in the next line.")
+        elif encodings := _TRANSFER_ENCODING.findall(header_plus):
+            if self.version == "1.0" or "CONTENT_LENGTH" in self.headers:
+                self.fault = BadInput("Transfer-Encoding cannot stand beside Content-Length, nor in HTTP/1.0.")
+            elif [encoding.lower() for encoding in encodings] != [b"chunked"]:
+                self.fault = BadInput("Transfer-Encoding must be chunked, once.")
+
+    def _check_chunks(self) -> None:
+        data = len(self.body_rcv)
+        if self.body_bytes_received - data > data + _FRAMING:
+            self.fault = BadInput("The chunks of the body are too small, or a line between them is too long.")
+        else:
+            self.fault = self._no_room()

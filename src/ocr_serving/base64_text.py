@@ -1,0 +1,37 @@
+"""Base64 as clients send it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ocr_serving.errors import BadInput
+
+
+def decode(text: str, title: str) -> bytes:
+    """The bytes behind a base64 text.
+
+    The alphabet is the standard one, padding is required, and white space is passed over (tools wrap base64 at 76
+    characters); the URL-safe alphabet and data: URIs are refused.
+
+    Args:
+        text: what came.
+        title: what it is, for the error's sentence.
+
+    Raises:
+        BadInput: it is no base64; the message says why.
+    """
+    compact = "".join(text.split())
+    try:
+        return msgspec.convert(compact, bytes)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{title} is not base64: {_fault(compact)}.") from error
+
+
+def _fault(text: str) -> str:
+    if text.startswith("data:"):
+        return "it is a data: URI; send only what follows its comma"
+    if "-" in text or "_" in text:
+        return "it uses the URL-safe alphabet; the standard one, with + and /, is accepted"
+    if len(text) % 4:
+        return "its length is no multiple of 4, so it was cut short or lacks its = padding"
+    return "only A-Z, a-z, 0-9, + and / are accepted, padded with ="

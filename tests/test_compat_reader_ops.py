@@ -221,3 +221,12 @@ class TestOCRReader:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ConfigError, match="--get_model ocr_rec"):
             reader.OCRReader()
+
+
+def test_candidates_over_the_limit_are_dropped_as_in_the_original():
+    probability = np.zeros((1, 1, 320, 320), np.float32)
+    for y in range(10, 300, 30):
+        probability[0, 0, y : y + 12, 20:200] = 0.9
+    for limit in (4, 100):
+        quads = reader.DBPostProcess({"max_candidates": limit})(probability, [(1, 1)])[0]
+        assert len(quads) == min(10, limit)

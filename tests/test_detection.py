@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ocr_serving import detection
 from ocr_serving.engine.base import logit
-from ocr_serving.errors import BadUpstream
+from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.settings import Settings
 
 
@@ -48,7 +48,11 @@ def detect(image, **settings):
         ((720, 601), (736, 608)),  # quirk of the original: one block of 32 too few, 672 and 544
         ((65, 40), (64, 32)),  # the same quirk: 32
         ((1, 1), (32, 32)),
-        ((5, 5000), (32, 960)),
+        ((900, 2700), (320, 960)),
+        ((400, 1440), (256, 960)),  # long, but hardly larger than det's input
+        ((640, 16000), (640, 16000)),  # seen in windows
+        ((15000, 1000), (9600, 640)),
+        ((5, 5000), (32, 4992)),
     ],
 )
 def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
@@ -59,8 +63,15 @@ def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
 def test_input_size_is_always_one_the_model_takes(width, height, limit):
     for side, original in zip(detection.input_size(width, height, limit), (width, height), strict=True):
         assert side % 32 == 0
-        assert 32 <= side <= max(limit, 32) + 16
-        assert side <= original + 31
+        assert 32 <= side <= original + 31
+        assert side <= limit + 16 or max(width, height) > 3 * min(width, height)
+
+
+@given(st.integers(1, 5000), st.floats(1, 3), st.booleans())
+def test_up_to_three_times_as_long_as_broad_nothing_is_cut(short, ratio, upright):
+    size = (int(short * ratio), short)
+    width, height = detection.input_size(*(size[::-1] if upright else size), 960)
+    assert max(width, height) <= 960
 
 
 def test_boxes_equal_the_genuine_ops_but_for_its_rounding():
@@ -124,9 +135,11 @@ def test_specks_and_faint_boxes_are_dropped():
     assert len(detect(image).quads) == 0
 
 
-def test_at_most_det_max_boxes():
+def test_more_boxes_than_accepted_are_refused_not_dropped():
     image = kernels(*[(40, y, 200, 12) for y in range(10, 390, 40)])
-    assert len(detect(image, det_max_boxes=4).quads) == 4
+    assert len(detect(image, det_max_boxes=10).quads) == 10
+    with pytest.raises(LimitExceeded, match=r"more than 9 pieces of text.*det_max_boxes"):
+        detect(image, det_max_boxes=9)
 
 
 def test_requests_do_not_read_each_others_sizes():

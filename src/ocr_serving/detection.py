@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import logit, sigmoid
-from ocr_serving.errors import BadUpstream
+from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.model_dir import DET_LOGITS
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
+from ocr_serving.tiling import windows
 
 INPUT = "x"
 STRIDE = 32
 """The det model halves its input five times, so both sides are multiples of this."""
+LONG_RATIO = 3.0
+"""Images at least this many times as long as broad are seen in windows, if they are larger than det's input at all."""
+LONG_SIDE = 1.5
+"""Up to this many times the limit, a long image is shrunk like any other: little is lost."""
+PAGE_RATIO = 1.5
+"""Sides of a page of paper, roughly."""
 MIN_KERNEL_SIDE = 3.0
 """Kernels with a shorter side, in pixels of the map, are noise; the original's min_size."""
 MIN_BOX_SIDE = 5.0
@@ -53,16 +60,37 @@ class Detector:
         """The text boxes of a BGR image, uint8 (h, w, 3).
 
         Raises:
-            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size.
+            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
+            LimitExceeded if there are more than det_max_boxes boxes.
         """
         width, height = input_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        answer = self._predictor.predict({INPUT: resized[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
-        if answer.shape != (1, 1, height, width) or answer.dtype != np.float32:
-            raise BadUpstream("The det model answered something that is no text map of its input's size.")
-        quads, scores = boxes_from_logits(answer[0, 0], self._settings)
+        quads, scores = boxes_from_logits(self._logits(resized, deadline), self._settings)
         quads *= np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         return self._sorted(quads, scores, image)
+
+    def _logits(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
+        """The text map, float32 (h, w), of an image of input_size(), put together from windows where it is long."""
+        axis = int(np.argmax(image.shape[:2]))
+        size = _nearest_multiple(self._settings.det_limit_side)
+        parts = windows(image.shape[axis], size, size // 4 // STRIDE * STRIDE)
+        if len(parts) == 1:
+            return self._predict(image, deadline)
+        logits = np.empty(image.shape[:2], np.float32)
+        along, into = (image, logits) if axis == 0 else (image.swapaxes(0, 1), logits.T)
+        for part in parts:
+            seen = along[part.start : part.stop]
+            answer = self._predict(seen if axis == 0 else np.ascontiguousarray(seen.swapaxes(0, 1)), deadline)
+            answer = answer if axis == 0 else answer.T
+            into[part.first : part.last] = answer[part.first - part.start : part.last - part.start]
+        return logits
+
+    def _predict(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
+        """The text map, float32 (h, w), of an image whose sides are multiples of STRIDE."""
+        answer = self._predictor.predict({INPUT: image[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
+        if answer.shape != (1, 1, *image.shape[:2]) or answer.dtype != np.float32:
+            raise BadUpstream("The det model answered something that is no text map of its input's size.")
+        return answer[0, 0]  # type: ignore[no-any-return]
 
     def _sorted(self, quads: Quads, scores: NDArray[np.float32], image: Image) -> Detection:
         """Boxes clipped to the image, the too small ones dropped, in reading order."""
@@ -74,18 +102,23 @@ class Detector:
         return Detection(quads[order], scores[order])
 
 
-def input_size(width: int, height: int, limit: int, stride: int = STRIDE) -> tuple[int, int]:
-    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of `stride`.
+def input_size(width: int, height: int, limit: int) -> tuple[int, int]:
+    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of STRIDE.
+
+    A long image keeps more: its short side gets as many pixels as that of a page would, and det sees it in windows.
 
     The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
     lost one block more than needed (720 became 672).
     """
-    ratio = min(1.0, limit / max(width, height))
-    return _nearest_multiple(width * ratio, stride), _nearest_multiple(height * ratio, stride)
+    long, short = max(width, height), min(width, height)
+    ratio = min(1.0, limit / long)
+    if long > LONG_RATIO * short and long > LONG_SIDE * limit:
+        ratio = min(1.0, limit / (PAGE_RATIO * short))
+    return _nearest_multiple(width * ratio), _nearest_multiple(height * ratio)
 
 
-def _nearest_multiple(side: float, stride: int) -> int:
-    return max(stride, int(side / stride + 0.5) * stride)
+def _nearest_multiple(side: float) -> int:
+    return max(STRIDE, int(side / STRIDE + 0.5) * STRIDE)
 
 
 def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
@@ -97,12 +130,15 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[
 
     Returns:
         quads float32 (n, 4, 2) in pixels of the map, clockwise from top-left, and their scores float32 (n,).
+
+    Raises:
+        LimitExceeded: more than det_max_boxes of them.
     """
     threshold = float(logit(np.array(settings.det_thresh, np.float32)))
     bitmap = cv2.compare(logits, threshold, cv2.CMP_GT)
     contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     quads, scores = [], []
-    for contour in contours[: settings.det_max_boxes]:
+    for contour in contours:
         center, size, angle = cv2.minAreaRect(contour)
         if min(size) < MIN_KERNEL_SIDE:
             continue
@@ -112,6 +148,11 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[
         size = unclip(size, settings.det_unclip_ratio)
         if min(size) < MIN_BOX_SIDE:
             continue
+        if len(quads) == settings.det_max_boxes:
+            raise LimitExceeded(
+                f"The image has more than {settings.det_max_boxes} pieces of text, the most that is accepted "
+                "(det_max_boxes); send it in parts."
+            )
         quads.append(order_points(cv2.boxPoints((center, size, angle))))
         scores.append(score)
     return np.array(quads, np.float32).reshape(-1, 4, 2), np.array(scores, np.float32)

@@ -5,6 +5,7 @@ Boxes stay float32 where the original truncated them to int16, and no operator c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,10 +32,11 @@ class DBPostProcess:
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
+        self._max_candidates = params.get("max_candidates", 1000)
         self._settings = Settings().replace(
             det_thresh=params.get("thresh", 0.3),
             det_box_thresh=params.get("box_thresh", 0.5),
-            det_max_boxes=params.get("max_candidates", 1000),
+            det_max_boxes=sys.maxsize,  # a service refuses what is too much; here the rest is dropped, as it was
             det_unclip_ratio=params.get("unclip_ratio", 1.5),
         )
 
@@ -55,7 +57,7 @@ class DBPostProcess:
     def _boxes(self, probability: NDArray[np.float32], ratio: Sequence[float]) -> Quads:
         height, width = probability.shape
         quads, _ = boxes_from_logits(logit(probability), self._settings)
-        clipped: Quads = np.clip(quads, 0, np.array([width, height], np.float32))
+        clipped: Quads = np.clip(quads[: self._max_candidates], 0, np.array([width, height], np.float32))
         clipped /= np.array([ratio[1], ratio[0]], np.float32)
         return clipped
 

@@ -1,0 +1,136 @@
+"""Images as people have them: of whatever kind the file is, the same text is read."""
+
+import io
+
+import cv2
+import image_files
+import numpy as np
+import pytest
+import zoo_models
+from PIL import Image, ImageOps
+
+from ocr_serving import image
+from ocr_serving.detection import Detector
+from ocr_serving.errors import BadInput
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import Recognizer
+from ocr_serving.settings import Settings
+
+LIMIT = 10**6
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    rec = zoo_models.predictor("ocr_rec")
+    recognizer = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
+    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, Settings().rec_min_score)
+
+
+@pytest.mark.parametrize("name", image_files.files())
+def test_every_kind_of_file_reads_as_its_plain_twin(name, pipeline):
+    decoded = image.decode(image_files.files()[name], LIMIT)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == image_files.picture().shape
+    assert decoded.flags.c_contiguous
+    assert pipeline.run(decoded).texts == image_files.TEXTS
+
+
+ORIENTED = {
+    "JPEG": {"quality": 95},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "TIFF": {},
+    "AVIF": {"quality": 95},
+}
+
+
+@pytest.mark.parametrize("kind", ORIENTED)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_picture_is_applied(kind, orientation):
+    data = image_files.oriented(kind, orientation, image_files.rgb(), **ORIENTED[kind])
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))  # Pillow undoes AVIF's turning into the tag
+    decoded = image.decode(data, LIMIT)
+    assert decoded.shape[1::-1] == expected.size
+    assert np.abs(decoded[:, :, ::-1].astype(int) - np.array(expected)).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 5, 6])
+def test_transparent_pictures_are_turned_too(kind, orientation):
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = image_files.oriented(kind, orientation, image_files.cut_out(), **options)
+    upright = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))[..., 3]
+    decoded = image.decode(data, LIMIT)
+    assert decoded.shape[:2] == upright.shape
+    np.testing.assert_allclose(decoded[..., 0].astype(int), 255 - upright, atol=1, err_msg="black ink on white")
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(value):
+    data = image_files.oriented("JPEG", value, image_files.rgb())
+    assert image.decode(data, LIMIT).shape == image_files.picture().shape
+
+
+@pytest.mark.parametrize("cut", range(6, 40, 4))
+def test_damaged_exif_data_turns_nothing(cut):
+    _, jpeg = cv2.imencode(".jpg", np.zeros((20, 50, 3), np.uint8))
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"[:cut]
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    decoded = image.decode(bytes(jpeg[:2]) + segment + bytes(jpeg[2:]), LIMIT)
+    assert decoded.shape in ((20, 50, 3), (50, 20, 3))
+    assert decoded.shape[0] == 20 or cut >= 26, "turned though the tag is cut off"
+
+
+def test_half_transparent_ink_is_mixed_with_white():
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, 3] = 255, 128, 0
+    assert image.decode(image_files.encoded(".png", rgba), LIMIT)[0].tolist() == [[0] * 3, [127] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("level", [0, 70])
+def test_a_picture_all_of_one_transparency_is_its_colours(level):
+    rgba = np.full((4, 4, 4), level, np.uint8)
+    rgba[..., :3] = 33
+    assert (image.decode(image_files.encoded(".png", rgba), LIMIT) == 33).all()
+
+
+def test_a_large_transparent_picture_is_composited_whole():
+    rgba = np.zeros((1000, 20, 4), np.uint8)
+    rgba[::7, :, 3] = 255
+    decoded = image.decode(image_files.encoded(".png", rgba), LIMIT)
+    np.testing.assert_array_equal(decoded[..., 1], 255 - rgba[..., 3])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        image_files.saved(image_files.grey_cut_out(), "TIFF"),
+        image_files.saved(image_files.grey_cut_out(), "JPEG2000"),
+        image_files.saved(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"),
+    ],
+    ids=["tiff grey and alpha", "jp2 grey and alpha", "tiff of floats"],
+)
+def test_variants_that_would_be_misread_are_refused(data):
+    with pytest.raises(BadInput, match=r"accepted are PNG|variant that cannot be read"):
+        image.decode(data, LIMIT)
+
+
+SIZES = [(1, 1), (1, 5000), (5000, 1), (3, 2), (20000, 10), (10, 20000), (640, 16000)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("mode", ["1", "L", "RGBA"])
+def test_extreme_sizes_are_answered(size, mode, pipeline):
+    data = image_files.saved(Image.new(mode, size, 1), "PNG")
+    decoded = image.decode(data, 11 * LIMIT)
+    assert decoded.shape == (size[1], size[0], 3)
+    if mode == "L":
+        page = pipeline.run(decoded)
+        assert page.texts == ()
+        assert page.quads.shape == (0, 4, 2)
+
+
+def test_pure_noise_is_answered(pipeline):
+    noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
+    page = pipeline.run(noise)
+    assert len(page.texts) == len(page.quads)

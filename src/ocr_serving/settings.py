@@ -65,8 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Largest HTTP request body."""
     max_buffered_bytes: Positive = 1024 * 1024 * 1024
     """HTTP request bodies in memory at once, in all; more are refused with 503."""
-    max_pixels: Positive = 100_000_000
-    """Largest image, width times height."""
+    max_pixels: Positive = 60_000_000
+    """Largest image, width times height; decoding one takes up to 16 bytes a pixel."""
     max_images: Positive = 64
     """Most images in one request."""
     api_keys: tuple[Annotated[str, Meta(min_length=8)], ...] = ()
@@ -84,8 +84,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Mean probability under which a box is dropped."""
     det_unclip_ratio: Annotated[float, Meta(ge=0, le=10)] = 1.5
     """How far a box is widened: the offset is area * ratio / perimeter."""
-    det_max_boxes: Positive = 1000
-    """Most boxes taken from an image."""
+    det_max_boxes: Positive = 3000
+    """Most boxes of an image; more are refused with 422."""
     det_min_side: Annotated[float, Meta(ge=0)] = 3.0
     """Boxes with a shorter side, in pixels of the image, are dropped."""
     rec_min_score: Fraction = 0.5

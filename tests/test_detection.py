@@ -48,11 +48,7 @@ def detect(image, **settings):
         ((720, 601), (736, 608)),  # quirk of the original: one block of 32 too few, 672 and 544
         ((65, 40), (64, 32)),  # the same quirk: 32
         ((1, 1), (32, 32)),
-        ((900, 2700), (320, 960)),
-        ((400, 1440), (256, 960)),  # long, but hardly larger than det's input
-        ((640, 16000), (640, 16000)),  # seen in windows
-        ((15000, 1000), (9600, 640)),
-        ((5, 5000), (32, 4992)),
+        ((5, 5000), (32, 960)),
     ],
 )
 def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
@@ -63,15 +59,29 @@ def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
 def test_input_size_is_always_one_the_model_takes(width, height, limit):
     for side, original in zip(detection.input_size(width, height, limit), (width, height), strict=True):
         assert side % 32 == 0
-        assert 32 <= side <= original + 31
-        assert side <= limit + 16 or max(width, height) > 3 * min(width, height)
+        assert 32 <= side <= max(limit, 32) + 16
+        assert side <= original + 31
 
 
-@given(st.integers(1, 5000), st.floats(1, 3), st.booleans())
-def test_up_to_three_times_as_long_as_broad_nothing_is_cut(short, ratio, upright):
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((900, 2700), (320, 960)),
+        ((400, 1440), (256, 960)),  # long, but hardly larger than det's input
+        ((640, 16000), (640, 16000)),
+        ((15000, 1000), (9600, 640)),
+        ((5, 5000), (32, 4992)),
+    ],
+)
+def test_long_images_keep_the_scale_of_a_page(size, expected):
+    assert detection.map_size(*size, 960) == expected
+
+
+@given(st.integers(1, 5000), st.floats(1, 3), st.booleans(), st.integers(32, 2000))
+def test_up_to_three_times_as_long_as_broad_an_image_is_seen_whole(short, ratio, upright, limit):
     size = (int(short * ratio), short)
-    width, height = detection.input_size(*(size[::-1] if upright else size), 960)
-    assert max(width, height) <= 960
+    size = size[::-1] if upright else size
+    assert detection.map_size(*size, limit) == detection.input_size(*size, limit)
 
 
 def test_boxes_equal_the_genuine_ops_but_for_its_rounding():

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,38 +76,3 @@ def test_any_size_and_limit_is_answered(width, height, limit):
     model = Edges(blind=1)
     Detector(model, Settings(det_limit_side=limit)).detect(np.zeros((height, width, 3), np.uint8))
     assert len(set(model.shapes)) == 1
-
-
-WORDS = [
-    "the",
-    "library",
-    "opens",
-    "at",
-    "nine",
-    "and",
-    "closes",
-    "late",
-    "in",
-    "the",
-    "evening",
-    "readers",
-    "may",
-    "borrow",
-    "five",
-    "books",
-    "for",
-    "one",
-    "month",
-]
-
-
-def tall_page(width=640, height=16000):
-    """A long screenshot: image and its lines from top to bottom."""
-    random = np.random.default_rng(0)
-    page = np.full((height, width, 3), 255, np.uint8)
-    lines, y = [], 10
-    while (y := y + int(random.integers(40, 60))) < height - 60:
-        first = int(random.integers(0, len(WORDS) - 5))
-        lines.append(f"{' '.join(WORDS[first : first + 5])} {len(lines)}")
-        cv2.putText(page, lines[-1], (20, y), (30, 30, 30), cv2.FontFace("sans"), int(random.integers(16, 28)))
-    return page, lines

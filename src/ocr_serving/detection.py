@@ -25,9 +25,9 @@ INPUT = "x"
 STRIDE = 32
 """The det model halves its input five times, so both sides are multiples of this."""
 LONG_RATIO = 3.0
-"""Images at least this many times as long as broad are seen in windows, if they are larger than det's input at all."""
+"""Images more than this many times as long as broad are seen in windows. Up to there, receipts read as well whole."""
 LONG_SIDE = 1.5
-"""Up to this many times the limit, a long image is shrunk like any other: little is lost."""
+"""A long image up to this many times the limit is seen whole: little is lost in shrinking it."""
 PAGE_RATIO = 1.5
 """Sides of a page of paper, roughly."""
 MIN_KERNEL_SIDE = 3.0
@@ -63,26 +63,29 @@ class Detector:
             The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
             LimitExceeded if there are more than det_max_boxes boxes.
         """
-        width, height = input_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
+        width, height = map_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         quads, scores = boxes_from_logits(self._logits(resized, deadline), self._settings)
         quads *= np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         return self._sorted(quads, scores, image)
 
     def _logits(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
-        """The text map, float32 (h, w), of an image of input_size(), put together from windows where it is long."""
-        axis = int(np.argmax(image.shape[:2]))
-        size = _nearest_multiple(self._settings.det_limit_side)
-        parts = windows(image.shape[axis], size, size // 4 // STRIDE * STRIDE)
+        """The text map, float32 (h, w), of an image of map_size(), put together from windows where it is long."""
+        height, width = image.shape[:2]
+        upright = height > width
+        size = _nearest_multiple(self._settings.det_limit_side, STRIDE)
+        parts = windows(max(height, width), size, size // 4 // STRIDE * STRIDE)
         if len(parts) == 1:
             return self._predict(image, deadline)
-        logits = np.empty(image.shape[:2], np.float32)
-        along, into = (image, logits) if axis == 0 else (image.swapaxes(0, 1), logits.T)
+        logits = np.empty((height, width), np.float32)
         for part in parts:
-            seen = along[part.start : part.stop]
-            answer = self._predict(seen if axis == 0 else np.ascontiguousarray(seen.swapaxes(0, 1)), deadline)
-            answer = answer if axis == 0 else answer.T
-            into[part.first : part.last] = answer[part.first - part.start : part.last - part.start]
+            seen = image[part.start : part.stop] if upright else image[:, part.start : part.stop]
+            answer = self._predict(np.ascontiguousarray(seen), deadline)
+            kept = slice(part.first - part.start, part.last - part.start)
+            if upright:
+                logits[part.first : part.last] = answer[kept]
+            else:
+                logits[:, part.first : part.last] = answer[:, kept]
         return logits
 
     def _predict(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
@@ -102,23 +105,30 @@ class Detector:
         return Detection(quads[order], scores[order])
 
 
-def input_size(width: int, height: int, limit: int) -> tuple[int, int]:
-    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of STRIDE.
+def map_size(width: int, height: int, limit: int) -> tuple[int, int]:
+    """The (width, height) of the text map of an image: det's input_size(), and more for long images.
 
-    A long image keeps more: its short side gets as many pixels as that of a page would, and det sees it in windows.
+    Of a long image, the short side gets as many pixels as that of a page would, and det sees it in windows.
+    """
+    long, short = max(width, height), min(width, height)
+    if long <= LONG_RATIO * short or long <= LONG_SIDE * limit:
+        return input_size(width, height, limit)
+    ratio = min(1.0, limit / (PAGE_RATIO * short))
+    return _nearest_multiple(width * ratio, STRIDE), _nearest_multiple(height * ratio, STRIDE)
+
+
+def input_size(width: int, height: int, limit: int, stride: int = STRIDE) -> tuple[int, int]:
+    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of `stride`.
 
     The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
     lost one block more than needed (720 became 672).
     """
-    long, short = max(width, height), min(width, height)
-    ratio = min(1.0, limit / long)
-    if long > LONG_RATIO * short and long > LONG_SIDE * limit:
-        ratio = min(1.0, limit / (PAGE_RATIO * short))
-    return _nearest_multiple(width * ratio), _nearest_multiple(height * ratio)
+    ratio = min(1.0, limit / max(width, height))
+    return _nearest_multiple(width * ratio, stride), _nearest_multiple(height * ratio, stride)
 
 
-def _nearest_multiple(side: float) -> int:
-    return max(STRIDE, int(side / STRIDE + 0.5) * STRIDE)
+def _nearest_multiple(side: float, stride: int) -> int:
+    return max(stride, int(side / stride + 0.5) * stride)
 
 
 def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
@@ -137,7 +147,8 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[
     threshold = float(logit(np.array(settings.det_thresh, np.float32)))
     bitmap = cv2.compare(logits, threshold, cv2.CMP_GT)
     contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    quads, scores = [], []
+    quads: list[NDArray[np.float32]] = []
+    scores: list[float] = []
     for contour in contours:
         center, size, angle = cv2.minAreaRect(contour)
         if min(size) < MIN_KERNEL_SIDE:

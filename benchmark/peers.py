@@ -58,9 +58,17 @@ def service(name: str, family: str) -> Callable[[ExitStack], Peer]:
     return lambda stack: WebPeer(stack.enter_context(SERVICES[name](Models.fetch(family))), stack)
 
 
-SMALL, TINY = "PP-OCRv6 small", "PP-OCRv6 tiny"
+def paddlex(stack: ExitStack) -> Peer:
+    """Starts PaddleX's server."""
+    models = Models.fetch("ppocrv4_mobile")
+    start = process("worker_paddlex.py", str(models.det), str(models.rec), requirements=PADDLEX)
+    return start(stack)
+
+
+SMALL, TINY, V4 = "PP-OCRv6 small", "PP-OCRv6 tiny", "PP-OCRv4 mobile"
 RAPIDOCR = ("rapidocr==3.10.0", f"openvino=={version('openvino')}", "onnxruntime==1.31.1")
 FASTER_PADDLE = ("faster-paddle==1.0.4",)
+PADDLEX = ("paddlex[serving,ocr-core]==3.7.2", "paddlepaddle==3.2.2")
 PEERS = {
     "ours": Contender(SMALL, process("worker_ours.py", "ppocrv6_small"), ours=True),
     "ours-rpc": Contender(SMALL, service("RPC", "ppocrv6_small"), ours=True),
@@ -69,8 +77,12 @@ PEERS = {
     "faster-paddle": Contender(SMALL, process("worker_faster_paddle.py", "small", requirements=FASTER_PADDLE)),
     "ours-tiny": Contender(TINY, process("worker_ours.py", "ppocrv6_tiny"), ours=True),
     "faster-paddle-tiny": Contender(TINY, process("worker_faster_paddle.py", "tiny", requirements=FASTER_PADDLE)),
+    "ours-v4": Contender(V4, process("worker_ours.py", "ppocrv4_mobile"), ours=True),
+    "paddlex": Contender(V4, paddlex),
 }
 """Name -> contender; of ours with the same weights, the first one is what the others are compared with."""
+OPTIONAL = ("ours-v4", "paddlex")
+"""Only when named: PaddleX brings 1.4 GB of packages."""
 
 Readings = dict[str, list[list[Reading | None]]]
 """Peer -> image -> one reading a pass, None where the peer failed."""
@@ -211,7 +223,9 @@ def figures(data: Result) -> dict[str, Figure]:
 def main() -> None:
     """Measure, write the result file, print the tables."""
     parser = result.parser(__doc__ or "", "peers")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
+    usual = [name for name in PEERS if name not in OPTIONAL]
+    known = f"{', '.join(PEERS)} (default: all but {', '.join(OPTIONAL)})"
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=usual, metavar="NAME", help=known)
     parser.add_argument("--repeat", type=int, default=2, help="passes after the first (default: %(default)s)")
     args = parser.parse_args()
     result.finish(args, measure(images.load(args.images, args.limit), args.peers, args.repeat), markdown)

@@ -237,7 +237,7 @@ class TestConnections:
             relay(server.address) as (address, deafen),
             grpc.insecure_channel(address, UNLIMITED) as channel,
         ):
-            waiting = channel.unary_unary(f"{SERVICE}/inference").future(request(np.full((1, 8_000_000), -1.0, "f4")))
+            waiting = channel.unary_unary(f"{SERVICE}/inference").future(request(np.full((1, 300_000), -1.0, "f4")))
             assert doubler.started.acquire(timeout=20)
             deafen()
             doubler.release.set()

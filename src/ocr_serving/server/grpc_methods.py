@@ -61,7 +61,7 @@ class GeneralModelMethods:
             return b"".join(general_model.answer(self._service, message, deadline, messages.encode_response))
 
         with self._service.metrics.request("grpc"):
-            return self._workers.call(run, deadline, has_left)
+            return self._workers.call(run, has_left)
 
 
 class OipMethods:
@@ -110,7 +110,7 @@ class OipMethods:
 
         arrival = time.monotonic()
         with self._metrics.request("oip-grpc"):
-            return self._workers.call(run, deadline, has_left)
+            return self._workers.call(run, has_left)
 
 
 def _model_request(request: bytes) -> pb.ModelRequest:

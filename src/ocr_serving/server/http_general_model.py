@@ -32,7 +32,7 @@ class GeneralModelRoute:
     def answer(self, request: HttpRequest) -> HttpAnswer:
         """A Response in the form of the request; every content type but protobuf's is taken for JSON, as in brpc."""
         with self._service.metrics.request("http"):
-            return self._workers.call(partial(self._infer, request), None, request.has_left)
+            return self._workers.call(partial(self._infer, request), request.has_left)
 
     def refuse(self, error: OcrServingError) -> HttpAnswer:
         """See refusal()."""

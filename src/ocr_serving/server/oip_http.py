@@ -70,7 +70,7 @@ class OipRoute:
     def _infer(self, request: HttpRequest, model: str, version: str) -> HttpAnswer:
         with self._metrics.request("oip-http"):
             self._oip.model(model, version)
-            return self._workers.call(partial(self._run, request, model, time.monotonic()), None, request.has_left)
+            return self._workers.call(partial(self._run, request, model, time.monotonic()), request.has_left)
 
     def _run(self, request: HttpRequest, model: str, arrival: float) -> HttpAnswer:
         asked = oip_json.decode_request(request.content(self._limits.body_bytes), _json_size(request))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ocr_serving.deadline import Deadline
 from ocr_serving.errors import Overloaded, ShuttingDown
 
 _Result = TypeVar("_Result")
@@ -33,24 +32,21 @@ class Workers:
         """Whether new jobs are refused for good."""
         return self._draining
 
-    def call(self, job: Callable[[], _Result], deadline: Deadline | None, has_left: Callable[[], bool]) -> _Result:
+    def call(self, job: Callable[[], _Result], has_left: Callable[[], bool]) -> _Result:
         """Run the job on a thread and wait for it; what it raises passes through.
 
         Args:
-            job: not run at all where its turn comes too late.
-            deadline: when nobody waits for it any more.
-            has_left: whether its client is gone.
+            job: what to run.
+            has_left: whether its client is gone; asked when its turn comes.
 
         Raises:
             Overloaded, ShuttingDown: see submit().
-            DeadlineExceeded, ConnectionAbortedError: its turn came too late.
+            ConnectionAbortedError: the client was gone, and the job was not run.
         """
 
         def in_turn() -> _Result:
             if has_left():
                 raise ConnectionAbortedError("The client left before its request's turn came.")
-            if deadline is not None:
-                deadline.check("while it waited for a free thread")
             return job()
 
         return self.submit(in_turn).result()

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from google.protobuf import text_format
 
+from ocr_serving import prototxt
 from ocr_serving.errors import ConfigError
 from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
 
@@ -25,6 +25,8 @@ DET_LOGITS = "det_logits"
 """Cheap det output: float32 (n, 1, h, w), the map before its sigmoid."""
 DERIVED = (CTC_INDEX, CTC_SCORE, DET_LOGITS)
 """Outputs that every engine makes for a det or rec model; returned only when fetched by name."""
+PAGE_TEXTS, PAGE_BOXES, PAGE_SCORES = PAGE = ("res", "dt_boxes", "scores")
+"""Outputs of det and rec chained in one server besides those of rec; returned only when fetched by name."""
 
 FLOAT32, INT32 = 1, 2
 """Paddle Serving's numbers of element types."""
@@ -110,8 +112,12 @@ class ModelDir:
         return tuple(v.alias for v in self.fetches if v.alias in DERIVED)
 
 
-def load(path: str | Path) -> ModelDir:
+def load(path: str | Path, conf: Path | None = None) -> ModelDir:
     """Read a model folder.
+
+    Args:
+        path: the folder.
+        conf: declares inputs and outputs in place of the folder's SERVER_CONF.
 
     Raises:
         ConfigError: the folder or a file in it is missing or damaged; the message says which, and how to get it.
@@ -123,7 +129,7 @@ def load(path: str | Path) -> ModelDir:
             f"Model folder {folder} does not exist; get it with: "
             f"python3 -m paddle_serving_app.package --get_model {kind} && tar -xzf {kind}.tar.gz"
         )
-    feeds, fetches = read_conf(folder / SERVER_CONF)
+    feeds, fetches = read_conf(conf or folder / SERVER_CONF)
     model_file, params_file = _model_files(folder)
     config = _read_yaml(folder / PADDLEX_CONF)
     characters = _characters(config)
@@ -145,12 +151,7 @@ def read_conf(path: Path) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
     Raises:
         ConfigError: the file is missing or is not such a file.
     """
-    try:
-        conf = text_format.Parse(path.read_text(encoding="utf-8"), GeneralModelConfig())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is damaged: {error}.") from error
+    conf = prototxt.read(path, GeneralModelConfig())
     if not conf.feed_var or not conf.fetch_var:
         raise ConfigError(f"{path} is damaged: it needs at least one feed_var and one fetch_var.")
     feeds = tuple(Variable(v.name, v.alias_name, v.feed_type, tuple(v.shape), v.is_lod_tensor) for v in conf.feed_var)

@@ -18,6 +18,9 @@ from ocr_serving.errors import ConfigError
 PREFIX = "OCR_"
 """Of environment variables that are settings."""
 
+PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
+"""The original's names of the precisions there are here; its int8 needs a model made for it."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -75,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Whether /metrics, /health/ready and /openapi.json ask for no key; /health/live never does."""
     log_format: Literal["text", "json"] = "text"
     """How log lines look."""
+    reload_interval: Seconds = 10.0
+    """Seconds between two looks of a model server at fluid_time_file of its models; touching it loads a model anew."""
 
     det_limit_side: Annotated[int, Meta(ge=32, le=8192)] = 960
     """Longest side, in pixels, of the image that det sees; larger ones are shrunk."""

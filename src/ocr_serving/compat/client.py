@@ -139,8 +139,9 @@ class Client:
             deadline: when to give up, if sooner than set_rpc_timeout_ms says.
 
         Returns:
-            alias -> array, and "alias.lod" -> array where there are offsets; {engine: such a mapping} where the server
-            answered for none or for several engines; None where the call failed, without `raise_on_error`.
+            alias -> array (of str where strings came), and "alias.lod" -> array where there are offsets; {engine: such
+            a mapping} where the server answered for none or for several engines; None where the call failed, without
+            `raise_on_error`.
 
         Raises:
             BadCall: a feed that the model does not take.
@@ -211,7 +212,7 @@ def _arrays(output: Output, names: Sequence[str], config: ClientConfig, address:
 def _array(packed: PackedTensor, config: ClientConfig, address: str) -> Array:
     """The array, writable as the original's; an output that the configuration does not know keeps its own type."""
     try:
-        array = packed.unpack()
+        array = np.array(packed.strings(), np.str_) if packed.holds_strings else packed.unpack()
     except BadInput as error:
         raise _failed_to_fetch(packed.alias, address) from error
     for variable in config.fetches:

@@ -14,10 +14,17 @@ from ocr_serving.model_dir import Variable
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """The inputs and outputs of a model, or of the first and the last model of a chain."""
+    """The inputs and outputs of a model, or of the first and the last model of a chain.
+
+    Attributes:
+        feeds: inputs.
+        fetches: outputs.
+        is_chain: whether there are several models.
+    """
 
     feeds: tuple[Variable, ...]
     fetches: tuple[Variable, ...]
+    is_chain: bool = False
 
     @classmethod
     def load(cls, paths: str | Sequence[str]) -> ClientConfig:
@@ -32,12 +39,13 @@ class ClientConfig:
         files = [_file(Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
         if not files:
             raise ConfigError("load_client_config takes a prototxt file or a folder with one, or a list of them.")
-        return cls(model_dir.read_conf(files[0])[0], model_dir.read_conf(files[-1])[1])
+        return cls(model_dir.read_conf(files[0])[0], model_dir.read_conf(files[-1])[1], len(files) > 1)
 
     def known_fetches(self, fetch: str | Sequence[str] | None) -> list[str]:
         """The names that are outputs, in the caller's order; the others are passed over, as the original did.
 
-        Derived outputs (model_dir.DERIVED) need no declaration: our servers have them.
+        Derived outputs (model_dir.DERIVED), and those of det and rec chained (PAGE), need no declaration: our servers
+        have them.
 
         Raises:
             BadCall: no name, list of names or None.
@@ -47,6 +55,7 @@ class ClientConfig:
         if not isinstance(fetch, (str, list, tuple)):
             raise BadCall("Fetch only accepts string or list of string")
         known = {*model_dir.DERIVED, *(variable.alias for variable in self.fetches)}
+        known |= set(model_dir.PAGE if self.is_chain else ())
         return [name for name in ([fetch] if isinstance(fetch, str) else fetch) if name in known]
 
 

@@ -82,7 +82,8 @@ def tensors(
 def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     """A value with its batch dimension, of the type that the variable declares; the caller's value stays as it is.
 
-    A uint8 image (n, h, w, 3) keeps its type: the engine normalises it. Strings stay strings, and as they are.
+    A uint8 image (n, h, w, 3) keeps its type: the engine normalises it. A string stays one, too, whatever is declared:
+    a server with det and rec chained takes an image file's base64 where det alone takes an array.
 
     Args:
         value: array, number, string, or list of as many elements as the declared shape has.
@@ -92,7 +93,7 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     Raises:
         BadCall: a list does not fill the declared shape, or cannot become the declared type.
     """
-    if variable.elem_type == tensor.STRING:
+    if variable.elem_type == tensor.STRING or isinstance(value, (str, bytes)):
         return _strings(value, variable)
     if isinstance(value, list) and not variable.is_lod and len(value) != math.prod(variable.shape):
         raise _not_match(variable)

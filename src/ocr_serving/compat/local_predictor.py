@@ -15,9 +15,6 @@ from ocr_serving.predictor.base import Array, Arrays
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
-"""The original's names of the precisions there are here; int8 needs a model made for it."""
-
 
 class LocalPredictor:
     """A model folder, its engine in this process. Once loaded, thread-safe (the original was not)."""
@@ -55,7 +52,7 @@ class LocalPredictor:
             ConfigError: the folder, the engine or the device cannot be used (the original killed its process group).
         """
         asked = {"use_profile": use_profile, "use_trt": use_trt, "use_lite": use_lite, "use_xpu": use_xpu, **others}
-        if precision is not None and precision not in PRECISIONS:
+        if precision is not None and precision not in settings.PRECISIONS:
             asked[f"precision {precision}"] = True
         if ignored := [name for name, value in asked.items() if value]:
             logger.warning("load_model_config: %s: no effect here", ", ".join(ignored))
@@ -64,7 +61,7 @@ class LocalPredictor:
                 "device": "gpu" if use_gpu else None,
                 "gpu_id": gpu_id if use_gpu else None,
                 "threads": thread_num,
-                "precision": PRECISIONS.get(precision or ""),
+                "precision": settings.PRECISIONS.get(precision or ""),
             }
         )
         self._predictor = local.LocalPredictor.load(model_path, chosen)

@@ -17,7 +17,7 @@ from flask import Request, Response, jsonify, request
 from ocr_serving import endpoint, logs, model_dir, settings
 from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.client import Client
-from ocr_serving.compat.local_predictor import PRECISIONS, LocalPredictor
+from ocr_serving.compat.local_predictor import LocalPredictor
 from ocr_serving.compat.outputs import Outputs
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
@@ -116,7 +116,7 @@ class WebService:
         if gpuid is not None:
             self.set_gpus(gpuid)
         self.port = port
-        self._settings = settings.load({"port": port, "precision": PRECISIONS.get(precision or "")})
+        self._settings = settings.load({"port": port, "precision": settings.PRECISIONS.get(precision or "")})
 
     def run_rpc_service(self) -> None:
         """Start a model server of the service's own, and wait until it answers.

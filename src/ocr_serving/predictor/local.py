@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,17 +28,25 @@ class LocalPredictor:
         self._outputs |= {v.alias: v.name for v in model.graph_fetches if v.name in engine.outputs}
         self._inputs = {v.alias: engine.inputs[i] for i, v in enumerate(model.feeds[: len(engine.inputs)])}
         self._inputs |= {v.alias: v.name for v in model.feeds if v.name in engine.inputs}
+        self._last_run: tuple[Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], Sequence[str]] | None = None
 
     @classmethod
-    def load(cls, model: str | ModelDir, settings: Settings) -> LocalPredictor:
+    def load(cls, model: str | ModelDir, settings: Settings, sessions: int | None = None) -> LocalPredictor:
         """Load a model folder with the engine that the settings choose.
+
+        Args:
+            model: the folder.
+            settings: of the engine.
+            sessions: runs that may go on at once; None takes what suits the model.
 
         Raises:
             ConfigError: see model_dir.load and engine.select.load_engine.
         """
         folder = model if isinstance(model, ModelDir) else model_dir.load(model)
-        # Lines come in many batches at once, which run best side by side, one core each; an image for det comes alone.
-        sessions = usable_cores() if folder.image_height else 1
+        if sessions is None:
+            # Lines come in many batches at once, which run best side by side, one core each; an image for det comes
+            # alone.
+            sessions = usable_cores() if folder.image_height else 1
         return cls(folder, load_engine(folder, settings, sessions))
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
@@ -52,7 +61,18 @@ class LocalPredictor:
             deadline.check("before the engine could start")
         arrays = {self._inputs[alias]: array for alias, array in feed.items()}
         found = self.engine.run(arrays, [self._outputs.get(name, name) for name in names], deadline)
+        self._last_run = {alias: (array.shape, array.dtype) for alias, array in feed.items()}, names
         return {name: found[self._outputs.get(name, name)] for name in names}
+
+    def rehearse(self, other: LocalPredictor) -> None:
+        """Run, on zeros, what `other` ran last, so that its next caller finds this one warm.
+
+        Raises:
+            What predict() raises: this model cannot take the other's place.
+        """
+        if other._last_run is not None:
+            inputs, fetch = other._last_run
+            self.predict({alias: np.zeros(shape, dtype) for alias, (shape, dtype) in inputs.items()}, fetch)
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""

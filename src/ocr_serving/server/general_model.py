@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.server.service import ENGINE_NAME, ModelService
+from ocr_serving.server.service import ModelService
 from ocr_serving.wire.messages import Request
 from ocr_serving.wire.tensor import Tensor
 
@@ -34,7 +34,7 @@ def answer(
     begin = _now_us()
     tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in request.tensors]
     outputs = service.infer(tensors, request.fetch, deadline)
-    return encode(ENGINE_NAME, outputs, [begin, _now_us()])
+    return encode(service.engine_name, outputs, [begin, _now_us()])
 
 
 def _now_us() -> int:

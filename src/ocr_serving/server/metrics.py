@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest, start_http_server
 
-from ocr_serving.errors import OcrServingError
+from ocr_serving.errors import ConfigError, OcrServingError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEFT = "CLIENT_LEFT"
@@ -63,6 +63,17 @@ class Metrics:
         finally:
             self._inferences.labels(model).inc()
             self._inference_us.labels(model).inc(_microseconds_since(begin))
+
+    def listen(self, host: str, port: int) -> None:
+        """Serve the page on a port of its own, too, for as long as the process lives.
+
+        Raises:
+            ConfigError: the port is taken, or the address is not this machine's.
+        """
+        try:
+            start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise ConfigError(f"The metrics cannot be served on {host}:{port}: {error.strerror}.") from error
 
     def page(self) -> bytes:
         """All of them in Prometheus's text form (CONTENT_TYPE)."""

@@ -8,12 +8,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import FrameType
 
-from ocr_serving import logs
-from ocr_serving.predictor.local import LocalPredictor
+from ocr_serving import endpoint, logs
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import ConfigError
+from ocr_serving.server.limits import Limits
 from ocr_serving.server.listener import ModelServer
-from ocr_serving.server.service import ModelService, ServedModel
+from ocr_serving.server.metrics import Metrics
+from ocr_serving.server.reload import ReloadingService
+from ocr_serving.server.workflow import Loaded, Workflow
 from ocr_serving.settings import Settings, usable_cores
 
 LEAST_THREADS = 4
@@ -22,6 +27,25 @@ GRACE_SECONDS = 10.0
 """How long accepted requests may take to finish once the process is told to end."""
 _NAP_SECONDS = 0.5
 """Python notices a signal that comes just before it waits for something only when the wait is over."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model server process is to do.
+
+    Attributes:
+        workflow: what it serves.
+        settings: where it listens and how it logs.
+        threads: requests worked on at once.
+        limits: bounds on clients.
+        metrics_port: serves the metrics on a port of their own, too.
+    """
+
+    workflow: Workflow
+    settings: Settings
+    threads: int
+    limits: Limits = field(default_factory=Limits)
+    metrics_port: int | None = None
 
 
 def default_threads() -> int:
@@ -35,41 +59,60 @@ def set_up() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def run(
-    model: str,
-    listener: socket.socket,
-    settings: Settings,
-    threads: int,
-    ready: Callable[[LocalPredictor, str], None],
-) -> None:
-    """Serve a model folder until SIGINT or SIGTERM, then answer what was accepted; a second signal ends at once.
+def serve(prepare: Callable[[], Plan], ready: Callable[[Loaded, str], None]) -> int:
+    """What a command that serves on a port does, from its start to its end.
 
     Args:
-        model: the folder.
-        listener: a bound socket; clients are refused until the model is loaded.
-        settings: of the engine.
-        threads: requests worked on at once.
-        ready: called with the predictor and the address once clients are accepted.
+        prepare: says what to serve; raises ConfigError where the command line makes no sense.
+        ready: see run().
+
+    Returns:
+        The exit status: 0 once stopped, 2 where the message on stderr says why it could not start.
+    """
+    set_up()
+    try:
+        plan = prepare()
+        with endpoint.bind(plan.settings.host, plan.settings.port) as listener:
+            run(plan, listener, ready)
+    except ConfigError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 2
+    except KeyboardInterrupt:
+        pass  # while starting
+    return 0
+
+
+def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what was accepted; a second signal ends at once.
+
+    Args:
+        plan: what to serve.
+        listener: a bound socket; clients are refused until the models are loaded.
+        ready: called with the models and the address once clients are accepted.
 
     Raises:
-        ConfigError: the model, the engine or the device cannot be used, or the port was taken.
+        ConfigError: a model, an engine or the device cannot be used, or a port was taken.
         KeyboardInterrupt: a signal came before the server was up.
     """
-    logs.configure(settings.log_format)
-    predictor = LocalPredictor.load(model, settings)
-    folder = predictor.model
-    service = ModelService({folder.name: ServedModel(predictor, folder.feeds, folder.fetches)})
-    server = ModelServer(service, listener, threads)
+    logs.configure(plan.settings.log_format)
+    metrics = Metrics()
+    if plan.metrics_port is not None:
+        metrics.listen(plan.settings.host, plan.metrics_port)
+    models = ReloadingService(plan.workflow, metrics, plan.settings.reload_interval)
+    server = ModelServer(models.service, listener, plan.threads, plan.limits)
     server.start()
     try:
-        ready(predictor, server.address)
+        models.start()
+        ready(models.loaded, server.address)
         while True:
             time.sleep(_NAP_SECONDS)
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, end_at_once)
         signal.signal(signal.SIGINT, end_at_once)
-    if server.stop(GRACE_SECONDS):
-        service.close()
+    deadline = Deadline.after(GRACE_SECONDS)
+    drained = server.stop(deadline.remaining())
+    if models.stop(deadline.remaining()) and drained:
+        models.service.close()
     else:
         end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ocr_serving.deadline import Deadline
@@ -24,26 +26,37 @@ class ServedModel:
         predictor: runs the model.
         feeds: inputs.
         fetches: outputs, derived ones included.
+        engine_name: what GeneralModelService's answers call it.
     """
 
     predictor: Predictor
     feeds: tuple[Variable, ...]
     fetches: tuple[Variable, ...]
+    engine_name: str = ENGINE_NAME
 
 
 class ModelService:
-    """Served models by name. Thread-safe.
+    """Served models by name, which can be replaced while they are in use. Thread-safe.
 
     Attributes:
-        models: name -> model.
         metrics: counts what is served.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], metrics: Metrics | None = None) -> None:
         """Serve the models; a protocol that names none, as bRPC's GeneralModelService, means the first."""
-        self.models = dict(models)
-        self.metrics = Metrics()
-        self._default = next(iter(self.models))
+        self.metrics = metrics or Metrics()
+        self._lock = threading.Lock()
+        self._current = _Generation(models)
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """Name -> model."""
+        return self._current.models
+
+    @property
+    def engine_name(self) -> str:
+        """What GeneralModelService's answers call the engine."""
+        return next(iter(self.models.values())).engine_name
 
     def model(self, name: str) -> ServedModel:
         """The model of that name.
@@ -51,9 +64,7 @@ class ModelService:
         Raises:
             NotFound: there is none.
         """
-        if name not in self.models:
-            raise NotFound(f"No such model; this server has: {', '.join(self.models)}.")
-        return self.models[name]
+        return _find(self.models, name)
 
     def infer(
         self, tensors: Iterable[Tensor], fetch: Sequence[str], deadline: Deadline | None, model: str | None = None
@@ -73,18 +84,66 @@ class ModelService:
             NotFound: no such model.
             BadInput: an unknown or repeated name, or what the predictor refuses. What else it raises passes through.
         """
-        name = self._default if model is None else model
-        served = self.model(name)
-        feed = _bind(tensors, served.feeds)
-        with self.metrics.inference(name):
-            outputs = served.predictor.predict(feed, fetch, deadline)
+        with self._leased() as models:
+            name = next(iter(models)) if model is None else model
+            served = _find(models, name)
+            feed = _bind(tensors, served.feeds)
+            with self.metrics.inference(name):
+                outputs = served.predictor.predict(feed, fetch, deadline)
         names = {variable.alias: variable.name for variable in served.fetches}
         return [Tensor(names[alias], alias, array) for alias, array in outputs.items()]
 
+    def replace(self, models: Mapping[str, ServedModel]) -> None:
+        """Serve other models from the next call on; calls under way finish on the old ones, which are then freed."""
+        new = _Generation(models)
+        with self._lock:
+            old, self._current = self._current, new
+        old.release()
+
     def close(self) -> None:
-        """Free the models; no call may follow."""
-        for model in self.models.values():
-            model.predictor.close()
+        """Free the models once the calls under way are done; no further call may follow."""
+        self._current.release()
+
+    @contextmanager
+    def _leased(self) -> Iterator[Mapping[str, ServedModel]]:
+        """The models, which are not freed before the end of the block."""
+        with self._lock:
+            generation = self._current
+            generation.acquire()
+        try:
+            yield generation.models
+        finally:
+            generation.release()
+
+
+class _Generation:
+    """Models that are replaced together, and freed when nobody uses them any more."""
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        """Begin with one user: the service."""
+        self.models = dict(models)
+        self._lock = threading.Lock()
+        self._users = 1
+
+    def acquire(self) -> None:
+        """Count a user; only where there is still one."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Count a user less; the last one frees the models."""
+        with self._lock:
+            self._users -= 1
+            unused = self._users == 0
+        if unused:
+            for model in self.models.values():
+                model.predictor.close()
+
+
+def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
+    if name not in models:
+        raise NotFound(f"No such model; this server has: {', '.join(models)}.")
+    return models[name]
 
 
 def _bind(tensors: Iterable[Tensor], feeds: Sequence[Variable]) -> Arrays:

@@ -12,12 +12,14 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 from ocr_serving import logs, settings
 from ocr_serving.errors import ConfigError
-from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.server import process
+from ocr_serving.server.process import Plan
+from ocr_serving.server.workflow import INFER, Loaded, Step, Workflow
 
 READY = "ready "
 """What the control socket says once requests are answered, then engine and precision; every other line says why the
@@ -31,12 +33,16 @@ def main(model: str, listener_fd: str, control_fd: str) -> int:
     control = socket.socket(fileno=int(control_fd))
     threading.Thread(target=_end_with_owner, args=(control,), name="owner", daemon=True).start()
 
-    def ready(predictor: LocalPredictor, address: str) -> None:
-        control.sendall(f"{READY}{predictor.engine.name} {predictor.engine.precision}\n".encode())
+    def ready(loaded: Loaded, address: str) -> None:
+        engine = loaded.predictors[0].engine
+        control.sendall(f"{READY}{engine.name} {engine.precision}\n".encode())
 
     try:
         listener = socket.socket(fileno=int(listener_fd))
-        process.run(model, listener, settings.load(), process.default_threads(), ready)
+        chosen = settings.load()
+        # Nothing is loaded anew while it serves: its owner has read the model's dictionary once and for all.
+        workflow = Workflow([Step(INFER, Path(model), chosen)], chosen)
+        process.run(Plan(workflow, chosen, process.default_threads()), listener, ready)
     except ConfigError as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the owner sends as soon as it has read the line
         control.sendall(f"{error.message}\n".encode())

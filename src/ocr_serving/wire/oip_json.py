@@ -93,8 +93,10 @@ def encode_response(model: str, version: str, request: OipRequest, tensors: Iter
         datatype = oip_tensor.datatype_of(tensor.array.dtype)
         output: dict[str, Any] = {"name": tensor.alias, "datatype": datatype, "shape": tensor.array.shape}
         if request.in_binary.get(tensor.alias, request.all_binary):
-            arrays.append(oip_tensor.to_raw(tensor.array))
+            arrays.append(oip_tensor.to_raw(tensor))
             output["parameters"] = {_BINARY_SIZE: len(arrays[-1])}
+        elif datatype == oip_tensor.BYTES:
+            output["data"] = tensor.strings()
         else:
             output["data"] = json_array.encode(tensor.array)
         outputs.append(output)

@@ -66,7 +66,7 @@ def encode_response(model: str, version: str, request: OipRequest, tensors: Iter
     for tensor in tensors:
         datatype = oip_tensor.datatype_of(tensor.array.dtype)
         outputs.append(pb.InferTensor(name=tensor.alias, datatype=datatype, shape=tensor.array.shape))
-        raws += delimited(_RAW_OUTPUTS, [oip_tensor.to_raw(tensor.array)])
+        raws += delimited(_RAW_OUTPUTS, [oip_tensor.to_raw(tensor)])
     response = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id, outputs=outputs)
     return b"".join([response.SerializeToString(), *raws])
 

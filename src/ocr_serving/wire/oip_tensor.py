@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
 from ocr_serving.wire.fields import Buffer
-from ocr_serving.wire.tensor import memory
+from ocr_serving.wire.tensor import Tensor, memory
 
 BYTES = "BYTES"
 """Strings, the only datatype whose elements have no fixed size."""
@@ -38,11 +38,13 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    """The datatype of a numpy type of numbers or bool.
+    """The datatype of a numpy type of numbers, bool, str or bytes.
 
     Raises:
         BadInput: it has none.
     """
+    if dtype.kind in "SU":
+        return BYTES
     if dtype.name not in _DATATYPES:
         raise BadInput(f"Arrays of type {dtype.name} cannot be sent in this protocol.")
     return _DATATYPES[dtype.name]
@@ -59,8 +61,12 @@ def from_raw(datatype: str, shape: Sequence[int], content: Buffer) -> NDArray[An
     return fill(shape, elements.astype(dtype, copy=False))
 
 
-def to_raw(array: NDArray[Any]) -> memoryview:
+def to_raw(tensor: Tensor) -> Buffer:
     """The raw contents of an output; not copied where the array lies in memory as in the protocol."""
+    array = tensor.array
+    if array.dtype.kind in "SU":
+        strings = [string.encode() for string in tensor.strings()]
+        return b"".join(len(string).to_bytes(_LENGTH_BYTES, "little") + string for string in strings)
     return memory(array.astype(dtype_of(datatype_of(array.dtype)), copy=False))
 
 

@@ -186,6 +186,15 @@ class PackedTensor:
         """Level-of-detail offsets, empty for an ordinary tensor."""
         return self._message.lod
 
+    @property
+    def holds_strings(self) -> bool:
+        """Whether the elements are strings."""
+        return self._message.elem_type == STRING
+
+    def strings(self) -> list[str]:
+        """The elements of a tensor that holds strings."""
+        return list(self._message.data)
+
     def unpack(self) -> NDArray[Any]:
         """The array, C-contiguous and aligned; it may be read-only and share the received bytes' memory.
 
@@ -195,7 +204,7 @@ class PackedTensor:
         Raises:
             BadInput: an unknown element type, or a shape that does not go with the number of elements.
         """
-        if self._message.elem_type == STRING:
+        if self.holds_strings:
             return np.frombuffer("\0".join(self._message.data).encode(), np.uint8)
         layout = layout_of(self._message.elem_type)
         if layout is None:

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "engines": "Engines and their floor",
     "load": "Under load",
     "scaling": "How the cost grows",
+    "protocols": "Protocols of the model server",
     "start": "Start, memory, size",
 }
 """Script -> its heading."""
@@ -52,7 +53,8 @@ def _part(name: str, heading: str, result: dict[str, Any], plots: Path) -> str:
     script = import_module(name)
     title, command, *rest = (script.__doc__ or "").strip().split("\n\n")
     pictures = []
-    for plot, figure in script.figures(result["data"]).items():
+    figures = script.figures(result["data"]) if hasattr(script, "figures") else {}
+    for plot, figure in figures.items():
         _save(figure, plots / f"{plot}.svg")
         pictures.append(f"![{heading}]({plots.name}/{plot}.svg)\n")
     options = "  \n".join(f"{key}: {_option(value)}" for key, value in result["options"].items() if value is not None)

@@ -13,15 +13,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from harness import images, installed, result
 from harness.result import Result
 from harness.services import SERVICES, Models
 from harness.usage import memory_mb
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REST_SECONDS = 1.0
 SHOWN_PACKAGES = 8
@@ -64,11 +60,6 @@ def markdown(data: Result) -> str:
             result.table(["installed, MB", ""], shown),
         )
     )
-
-
-def figures(data: Result) -> dict[str, Figure]:
-    """None: the tables say it all."""
-    return {}
 
 
 def main() -> None:

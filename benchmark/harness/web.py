@@ -91,14 +91,14 @@ class WebClient:
             raise Refused(reply.status, answer)
         texts = json.loads(answer)["result"]["res"]
         end = time.perf_counter()
-        return Answer(texts, headers_in - begin, end - headers_in, _server_timing(reply.headers.get("Server-Timing")))
+        return Answer(texts, headers_in - begin, end - headers_in, server_timing(reply.headers.get("Server-Timing")))
 
     def close(self) -> None:
         """See Client.close."""
         self._connection.close()
 
 
-def _server_timing(header: str | None) -> dict[str, float]:
+def server_timing(header: str | None) -> dict[str, float]:
     """Metric -> seconds of a header such as "det_infer;dur=31.5, total;dur=40" (W3C Server Timing, in milliseconds)."""
     stages = {}
     for metric in (header or "").split(","):

@@ -1,0 +1,114 @@
+"""Every benchmark script once, on one image, for as short as it goes; then the report of what they wrote."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = {
+    "stages": ["--limit", "1", "--repeat", "1"],
+    "peers": ["--limit", "1", "--repeat", "0", "--peers", "ours", "ours-rpc"],
+    "load": ["--limit", "1", "--services", "in-process", "--clients", "1", "2", "--rates", "0.5", "--seconds", "0.5"],
+    "scaling": ["--limit", "1", "--repeat", "1", "--families", "ppocrv6_small"],
+    "engines": ["--limit", "1", "--repeat", "1", "--families", "ppocrv6_small", "--engines", "openvino-f32"],
+    "start": ["--limit", "1", "--repeat", "1", "--services", "in-process"],
+}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of one image whose label is right."""
+    folder = tmp_path_factory.mktemp("images") / "signs"
+    folder.mkdir()
+    (folder / "sign.jpg").symlink_to(ROOT / "imgs" / "sign.jpg")
+    texts = ["东湖公园", "EAST LAKE PARK", "游客中心 300 m", "Visitor Centre", "请勿攀爬", "No climbing"]
+    row = {"image": "sign.jpg", "lines": [{"text": text} for text in texts]}
+    (folder / "labels.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Path:
+    """The result file of every script."""
+    folder = tmp_path_factory.mktemp("results")
+    for name, flags in SCRIPTS.items():
+        images = [] if name == "scaling" else ["--images", str(labelled)]
+        done = run(name, *flags, *images, "--json", str(folder / f"{name}.json"))
+        assert "| --- |" in done.stdout
+    return folder
+
+
+def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmark" / f"{name}.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def data(results: Path, name: str) -> dict:
+    return json.loads((results / f"{name}.json").read_text(encoding="utf-8"))["data"]
+
+
+def test_stages_of_a_request_add_up_to_its_time(results: Path) -> None:
+    for stages in data(results, "stages")["services"].values():
+        outside = stages["client_read"] + stages["upload"] + stages["server"] + stages["download"]
+        assert outside == pytest.approx(stages["total"], rel=0.01)
+        assert min(stages["det_infer"], stages["rec_infer"]) > 0
+
+
+def test_peers_read_the_same_text_in_process_and_over_rpc(results: Path) -> None:
+    found = data(results, "peers")
+    ours, rpc = (found["sets"]["signs"][name] for name in ("ours", "ours-rpc"))
+
+    assert ours["f1"] == rpc["f1"] > 0.9
+    assert ours["failed"] == rpc["failed"] == 0
+    ratio = found["ratios"]["ours-rpc"]["signs"]
+    assert ratio == pytest.approx(ours["images_per_s"] / rpc["images_per_s"])
+
+
+def test_every_request_of_a_load_step_is_accounted_for(results: Path) -> None:
+    steps = data(results, "load")["in-process"]
+    for step in steps["closed"] + steps["open"]:
+        assert not step["failures"]
+        assert step["processes"]["web"]["rss_mb"] > 100
+    assert all(step["images_per_s"] > 0 for step in steps["closed"])
+
+
+def test_scaling_finds_the_lines_that_it_drew(results: Path) -> None:
+    series = data(results, "scaling")
+
+    assert set(series) == {"lines", "pixels", "concurrency", "cores", "models"}
+    (point,) = series["lines"]["points"]
+    assert (point["x"], point["found"]) == (1, 1)
+
+
+def test_engines_have_a_floor(results: Path) -> None:
+    (row,) = data(results, "engines")["families"]["ppocrv6_small"]
+
+    assert row["lines"] == 6
+    assert 0 < row["det_ms"] < row["floor_ms"]
+
+
+def test_start_is_timed_and_weighed(results: Path) -> None:
+    found = data(results, "start")
+    (start,) = found["services"]["in-process"]["starts"]
+
+    assert 0 < start["ready_s"] < start["first_answer_s"]
+    assert found["services"]["in-process"]["memory"]["web"]["pss_mb"] > 100
+    assert found["packages"]["openvino"] > 50
+
+
+def test_the_report_holds_every_part_and_small_plots_and_no_path(results: Path, labelled: Path, tmp_path: Path) -> None:
+    run("report", "--results", str(results), "--out", str(tmp_path / "benchmarks.md"))
+
+    text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert text.count("\n## ") == len(SCRIPTS)
+    assert "| ours | PP-OCRv6 small |" in text
+    assert str(ROOT) not in text
+    assert str(labelled) not in text
+    plots = list((tmp_path / "benchmarks").iterdir())
+    assert {plot.suffix for plot in plots} == {".svg"}
+    assert all(f"(benchmarks/{plot.name})" in text and plot.stat().st_size < 100_000 for plot in plots)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ocr_serving import endpoint, logs, settings
+from ocr_serving.command_line import Parser
 from ocr_serving.errors import OcrServingError
 from ocr_serving.settings import Settings
 from ocr_serving.web import serving
@@ -22,14 +21,6 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Hosts that nobody reaches from outside."""
 SAMPLES = {"ocr": "imgs/sign.jpg", "det": "imgs/sign.jpg", "rec": "rec_img/line_1.png"}
 """A file for the curl line that a service prints."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = None) -> int:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
+from ocr_serving.long_lines import join, pieces
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.tiling import Window
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ WIDTHS = (
     64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 608, 704, 832, 960, 1120, 1312, 1536, 1792, 2112, 2496, 3200
 )  # fmt: skip
 """Input widths in pixels at a height of 48, about a sixth apart. A fixed set, because OpenVINO runs a shape that it has
-not seen 40-60 % slower. Wider lines are squeezed into the last."""
+not seen 40-60 % slower. Longer lines are read in pieces."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,33 @@ class Recognizer:
         Raises:
             The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
         """
+        longest = WIDTHS[-1] * self._height // 48
+        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self._height) for crop in crops]
+        short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
+        read = iter(self._recognize(short, deadline))
+        lines = [
+            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self._height)
+            for crop, parts in zip(crops, cuts, strict=True)
+        ]
+        failed = [line.error for line in lines if line.error is not None]
+        if failed and len(failed) == len(lines):
+            raise failed[0]
+        return lines
+
+    def close(self) -> None:
+        """Stop the threads; no call may follow."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _joined(self, read: Sequence[Line], parts: Sequence[Window], width: float) -> Line:
+        """The line that was read in pieces, each `width` pixels of the line wide."""
+        failed = [line for line in read if line.error is not None]
+        if failed or len(read) == 1:
+            return (failed or read)[0]
+        steps = [(line.index, line.probability) for line in read]
+        return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
+
+    def _recognize(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop, none of which is longer than the longest input."""
         batches = list(self._batches(crops))
         runs = [
             self._workers.submit(copy_context().run, self._read, [crops[i] for i in batch], width, deadline)
@@ -95,14 +124,7 @@ class Recognizer:
         finally:
             for run in runs:
                 run.cancel()
-        failed = [line.error for line in lines if line.error is not None]
-        if failed and len(failed) == len(lines):
-            raise failed[0]
         return lines
-
-    def close(self) -> None:
-        """Stop the threads; no call may follow."""
-        self._workers.shutdown(cancel_futures=True)
 
     def _batches(self, crops: Sequence[Image]) -> Iterator[tuple[int, list[int]]]:
         """(input width, indices of crops), widest first, in batches of 1, 2, 4, ... up to rec_batch."""

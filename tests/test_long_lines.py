@@ -1,0 +1,149 @@
+"""Lines longer than rec's longest input: the same text as if it had been read at once."""
+
+import difflib
+
+import cv2
+import numpy as np
+import pytest
+import zoo_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocr_serving import long_lines
+from ocr_serving.detection import Detector
+from ocr_serving.errors import EngineFailed
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import WIDTHS, Recognizer, ctc_decode, natural_width
+from ocr_serving.settings import Settings
+
+LONGEST = WIDTHS[-1]
+LETTERS = ("", *"abcdefghijklmnopqrstuvwxyz")
+
+
+@given(st.integers(1, 50_000), st.integers(1, 200), st.sampled_from([32, 48, 64]))
+def test_lines_are_cut_only_where_they_would_be_squeezed(width, height, target):
+    longest = LONGEST * target // 48
+    parts = long_lines.pieces(width, height, longest, target)
+    assert (len(parts) == 1) == (natural_width(width, height, target) <= longest)
+    assert all(natural_width(part.stop - part.start, height, target) <= longest for part in parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(401, 1500), st.integers(7, 90), st.sampled_from([1, 4]))
+def test_pieces_that_read_the_same_are_joined_to_what_the_whole_would_read(data, total, height, repeats):
+    """One class a step. Each piece is in time or a step late, and reads nonsense near the edges where it was cut."""
+    classes = st.lists(st.integers(0, 5), min_size=total // repeats, max_size=total // repeats)
+    line = np.repeat(np.array(data.draw(classes), np.int32), repeats)
+    step = height * 8 / 48
+    parts = long_lines.pieces(round(len(line) * step), height, LONGEST, 48)
+    steps = []
+    for part in parts:
+        first = round(part.start / step) + (data.draw(st.integers(0, 1)) if part.start else 0)
+        read = np.zeros(LONGEST // 8, np.int32)
+        read[: len(line) - first] = line[first : first + len(read)]
+        if part is not parts[0]:
+            read[:5] = 6
+        if part is not parts[-1]:
+            read[-5:] = 6
+        steps.append((read, np.ones(len(read), np.float32)))
+    index, probability = long_lines.join(steps, parts, step)
+    assert len(index) == len(probability)
+    assert text_of(index) == text_of(line)
+
+
+def text_of(classes):
+    return ctc_decode(classes, np.ones(len(classes), np.float32), LETTERS).text
+
+
+class Stripes:
+    """A rec model that reads the brightness every 8 pixels as a class; with `fails`, it fails where it reads that."""
+
+    def __init__(self, fails=None):
+        self.fails = fails
+        self.widths = []
+
+    def predict(self, feed, fetch=(), deadline=None):
+        batch = feed["x"]
+        self.widths.append(batch.shape[2])
+        index = (batch[:, 24, 4::8, 0].astype(np.int32) + 4) // 10
+        index[index > 12] -= 13  # the padding
+        if self.fails is not None and (index == self.fails).any():
+            raise EngineFailed("It cannot.")
+        return {"ctc_index": index, "ctc_score": np.ones(index.shape, np.float32)}
+
+    def close(self):
+        pass
+
+
+def striped(text):
+    """A line 48 pixels high that Stripes reads as the text: 16 pixels a letter, 16 between."""
+    levels = [level for letter in text for level in (10 * LETTERS.index(letter), 0)]
+    return np.repeat(np.repeat(np.array(levels, np.uint8), 16)[None, :, None], 48, axis=0).repeat(3, axis=2)
+
+
+def recognizer(model):
+    return Recognizer(model, LETTERS, 48, Settings())
+
+
+@pytest.mark.parametrize("letters", [10, 100, 101, 400, 1000])
+def test_a_line_of_any_length_is_read_whole_next_to_others(letters):
+    text = ("abcdefghijk" * 100)[:letters]
+    model = Stripes()
+    read = recognizer(model).recognize([striped("ab"), striped(text), striped("kk")])
+    assert [line.text for line in read] == ["ab", text, "kk"]
+    assert read[1].score == 1
+    assert len(read[1].index) >= 4 * letters
+    assert max(model.widths) <= LONGEST
+
+
+def test_a_line_of_which_a_piece_fails_fails_alone():
+    read = recognizer(Stripes(fails=12)).recognize([striped("ab"), striped("a" * 200 + "l"), striped("b")])
+    assert [line.error is None for line in read] == [True, False, True]
+    assert read[1].text == ""
+
+
+WORDS = (
+    "library",
+    "opens",
+    "nine",
+    "closes",
+    "evening",
+    "readers",
+    "borrow",
+    "five",
+    "books",
+    "month",
+    "maps",
+    "films",
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    rec = zoo_models.predictor("ocr_rec")
+    reader = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
+    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), reader, Settings().rec_min_score)
+
+
+@pytest.mark.parametrize(("height", "size", "least"), [(10, 8, 0.985), (24, 16, 1.0)])
+def test_a_long_strip_of_text_is_read_to_its_end(height, size, least, pipeline):
+    strip, words, x = np.full((height, 20000, 3), 255, np.uint8), [], 8
+    random = np.random.default_rng(3)
+    while x < 19000:
+        words.append(f"{random.choice(WORDS)}{len(words)}")
+        after, _ = cv2.putText(
+            strip, words[-1], (x, height // 2 + size * 2 // 5), (20, 20, 20), cv2.FontFace("sans"), size
+        )
+        x = after[0] + size // 2
+    text = "".join("".join(pipeline.run(strip).texts).split())
+    assert difflib.SequenceMatcher(None, text, "".join(words), autojunk=False).ratio() >= least
+    assert text[-3:] == words[-1][-3:]
+
+
+def test_a_long_screenshot_is_read_line_by_line(pipeline):
+    page, lines, y = np.full((4000, 640, 3), 255, np.uint8), [], 10
+    random = np.random.default_rng(0)
+    while (y := y + int(random.integers(40, 60))) < 3950:
+        lines.append(" ".join([*random.choice(WORDS, 4), str(len(lines))]))
+        cv2.putText(page, lines[-1], (20, y), (30, 30, 30), cv2.FontFace("sans"), int(random.integers(16, 28)))
+    assert [text.replace(" ", "") for text in pipeline.run(page).texts] == [line.replace(" ", "") for line in lines]

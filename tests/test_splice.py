@@ -14,20 +14,27 @@ DATA = np.random.default_rng(0).bytes(5_000_000)
 
 @pytest.fixture
 def joined():
-    """A client's socket, the library's socket, and the thread that serves the splice between them."""
+    """A client's socket, the library's socket, and the thread that serves the splice between them.
+
+    The client may keep silent for 0.2 s at a time, and not read for as long.
+    """
     client, outer = socket.socketpair()
     inner, library = socket.socketpair()
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        outer.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 200_000))
+        set_timeout(outer, option, 0.2)
     splice = SplicedConnection(outer, inner)
     serving = threading.Thread(target=splice.serve)
     serving.start()
     with client, outer, library:
         client.settimeout(10)
         library.settimeout(10)
-        yield client, library, serving
+        yield client, library, outer, serving
     serving.join(10)
     assert not serving.is_alive()
+
+
+def set_timeout(sock, option, seconds):
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
 
 
 def sent(sock, data):
@@ -47,7 +54,7 @@ def everything(sock):
 
 
 def test_both_directions_at_once_to_their_end(joined):
-    client, library, serving = joined
+    client, library, _, serving = joined
     threads = [sent(client, DATA), sent(library, DATA[::-1])]
     found = []
     threads.append(threading.Thread(target=lambda: found.append(everything(library))))
@@ -61,7 +68,7 @@ def test_both_directions_at_once_to_their_end(joined):
 
 
 def test_a_client_that_has_said_all_still_hears_the_answer(joined):
-    client, library, _ = joined
+    client, library, *_ = joined
     client.sendall(b"question")
     client.shutdown(socket.SHUT_WR)
     assert everything(library) == b"question"
@@ -70,7 +77,8 @@ def test_a_client_that_has_said_all_still_hears_the_answer(joined):
 
 
 def test_a_client_that_does_not_read_is_given_up(joined):
-    _, library, serving = joined
+    _, library, outer, serving = joined
+    set_timeout(outer, socket.SO_RCVTIMEO, 60)  # what it says is no matter
     with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
         while True:
             library.sendall(DATA)
@@ -79,7 +87,7 @@ def test_a_client_that_does_not_read_is_given_up(joined):
 
 
 def test_a_silent_client_is_kept_until_the_library_hangs_up(joined):
-    client, library, serving = joined
+    client, library, _, serving = joined
     serving.join(0.6)  # three times the listener's patience
     assert serving.is_alive()
     library.sendall(b"bye")

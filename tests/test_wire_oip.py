@@ -108,6 +108,21 @@ def test_strings_become_what_general_model_service_makes_of_them():
         assert request.tensors[0].array.tobytes() == JOINED
 
 
+@pytest.mark.parametrize("array", [np.array([["text", "ä"], ["", "x"]]), np.array([b"text", "ä".encode()])])
+def test_strings_of_an_answer(array):
+    texts = [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()]
+    raw = b"".join(len(text.encode()).to_bytes(4, "little") + text.encode() for text in texts)
+    tensors = [Tensor("res", "res", array)]
+    [head] = oip_json.encode_response("m", "1", OipRequest("", (), ()), tensors)
+    expected = {"name": "res", "datatype": "BYTES", "shape": list(array.shape)}
+    assert json.loads(head)["outputs"] == [{**expected, "data": texts}]
+    head, binary = oip_json.encode_response("m", "1", OipRequest("", (), (), all_binary=True), tensors)
+    assert json.loads(head)["outputs"] == [{**expected, "parameters": {"binary_data_size": len(raw)}}]
+    answer = pb.ModelInferResponse.FromString(oip_messages.encode_response("m", "1", OipRequest("", (), ()), tensors))
+    assert (answer.outputs[0].datatype, list(answer.outputs[0].shape)) == ("BYTES", list(array.shape))
+    assert bytes(binary) == answer.raw_output_contents[0] == raw
+
+
 def test_what_is_asked_of_the_answer():
     body, _ = json_request(
         {"name": "x", "datatype": "INT8", "shape": [1], "data": [1]},

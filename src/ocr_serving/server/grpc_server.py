@@ -45,8 +45,6 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", _STREAMS),
                 ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
-                ("grpc.keepalive_time_ms", int(limits.idle_seconds * 1000)),  # a client that is gone answers no ping
-                ("grpc.keepalive_timeout_ms", int(limits.send_seconds * 1000)),
             ],
         )
         self._server.add_insecure_port(f"unix-abstract:{self._private}")

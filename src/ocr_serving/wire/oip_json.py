@@ -98,7 +98,7 @@ def encode_response(model: str, version: str, request: OipRequest, tensors: Iter
         elif datatype == oip_tensor.BYTES:
             output["data"] = tensor.strings()
         else:
-            output["data"] = json_array.encode(tensor.array)
+            output["data"] = oip_tensor.to_json(tensor)
         outputs.append(output)
     response: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
+from ocr_serving.wire import json_array
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.tensor import Tensor, memory
 
@@ -38,7 +39,7 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    """The datatype of a numpy type of numbers, bool, str or bytes.
+    """The datatype of a numpy type; BYTES for str and bytes.
 
     Raises:
         BadInput: it has none.
@@ -62,12 +63,21 @@ def from_raw(datatype: str, shape: Sequence[int], content: Buffer) -> NDArray[An
 
 
 def to_raw(tensor: Tensor) -> Buffer:
-    """The raw contents of an output; not copied where the array lies in memory as in the protocol."""
-    array = tensor.array
-    if array.dtype.kind in "SU":
-        strings = [string.encode() for string in tensor.strings()]
-        return b"".join(len(string).to_bytes(_LENGTH_BYTES, "little") + string for string in strings)
-    return memory(array.astype(dtype_of(datatype_of(array.dtype)), copy=False))
+    """The raw contents of an output; not copied where the array lies in memory as in the protocol.
+
+    Raises:
+        BadInput: the protocol has no such type.
+    """
+    datatype = datatype_of(tensor.array.dtype)
+    if datatype == BYTES:
+        texts = [text.encode() for text in tensor.strings()]
+        return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in texts)
+    return memory(tensor.array.astype(dtype_of(datatype), copy=False))
+
+
+def to_json(tensor: Tensor) -> list[Any]:
+    """The elements of an output for a JSON encoder; see json_array.encode."""
+    return tensor.strings() if tensor.array.dtype.kind in "SU" else json_array.encode(tensor.array)
 
 
 def fill(shape: Sequence[int], elements: NDArray[Any]) -> NDArray[Any]:

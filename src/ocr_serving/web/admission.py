@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -44,14 +43,13 @@ class Admission:
         try:
             this.deadline = self._deadline(environ, this.began)
             with this.timings.stage("queue"):
-                self._gate.enter(this.deadline, this.tenant)
+                started = self._gate.enter(this.deadline, this.tenant)
         except OcrServingError as error:
             return errors.to_response(error)(environ, start_response)
-        begin = time.monotonic()
         try:
             return self._app(environ, start_response)
         finally:
-            self._gate.leave(time.monotonic() - begin)
+            self._gate.leave(started)
 
     def _deadline(self, environ: WSGIEnvironment, began: float) -> Deadline:
         """When the request is given up.

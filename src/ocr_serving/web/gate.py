@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +17,9 @@ REASONS: Final = ("queue_full", "displaced", "no_time", "expired", "client_left"
 it waited, its client left meanwhile, the service ends."""
 
 _NEWEST = 0.2
-"""Weight of the newest request in the average time of one: the last ten or so count."""
+"""Weight of the newest request in the average cost of one: the last ten or so count."""
+_SLOW = 1.5
+"""A request may well take so many times the average."""
 _LONGEST_RETRY = 60
 """Seconds; no client is told to stay away for longer."""
 
@@ -27,6 +30,7 @@ class _Waiter:
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.called = threading.Event()
+        self.started = 0.0
         self.refusal: OcrServingError | None = None
 
     def call(self, refusal: OcrServingError | None = None) -> None:
@@ -40,6 +44,10 @@ class Gate:
 
     Each tenant has a queue of its own, and their turns go round, so that one who floods the service delays itself
     alone. When all places are taken, a tenant who holds fewer than the greediest one takes that one's newest place.
+
+    The cost of a request is the time that it takes divided by how many run beside it: where they share the cores, it
+    is the same alone and in a crowd, and n requests ahead mean n times as long a wait. Who could not be answered in
+    time is refused before its work takes the others' time.
 
     Attributes:
         running: requests past the gate.
@@ -62,15 +70,17 @@ class Gate:
         self._count_drop = count_drop
         self._lock = threading.Lock()
         self._queues: dict[str, deque[_Waiter]] = {}  # none is empty; the first one's turn is next
-        self._seconds = 0.0  # that a request takes, on average
+        self._cost = 0.0  # of a request, in seconds, on average
+        self._shared = 0.0  # seconds that a request which always ran would have had the service to itself
+        self._ticked = time.monotonic()
 
     @property
     def queued(self) -> int:
         """Requests waiting."""
         return sum(len(queue) for queue in list(self._queues.values()))
 
-    def enter(self, deadline: Deadline, tenant: str = "") -> None:
-        """Return when it is the request's turn; leave() must follow.
+    def enter(self, deadline: Deadline, tenant: str = "") -> float:
+        """Return when it is the request's turn; leave() must follow, and be given the value.
 
         Raises:
             Overloaded: there is no room, or no hope to be in time.
@@ -82,10 +92,12 @@ class Gate:
             if self.closed:
                 raise self._drop("shutting_down", ShuttingDown("The service is shutting down."))
             if self.running < self._max_running:
-                self.running += 1
-                return
+                if not self._is_hopeful(deadline):
+                    raise self._hopeless()
+                return self._start()
             self._make_room(tenant)
-            self._check_time(deadline, tenant)
+            if not self._is_hopeful(deadline, 1 + self._ahead(tenant)):
+                raise self._hopeless()
             waiter = _Waiter(deadline)
             self._queues.setdefault(tenant, deque()).append(waiter)
         if not waiter.called.wait(deadline.remaining()):
@@ -95,21 +107,50 @@ class Gate:
                     waiter.call(self._expired())
         if waiter.refusal is not None:
             raise waiter.refusal
+        return waiter.started
 
-    def leave(self, seconds: float) -> None:
-        """A request that had entered is done, so many seconds after; the next one's turn comes."""
+    def leave(self, started: float) -> None:
+        """A request is done that entered at `started`; the next one's turn comes."""
         with self._lock:
+            self._tick()
             self.running -= 1
-            self._seconds += (_NEWEST if self._seconds else 1.0) * (seconds - self._seconds)
+            self._cost += (_NEWEST if self._cost else 1.0) * (self._shared - started - self._cost)
             while self._queues and self.running < self._max_running:
                 waiter = self._next()
                 if waiter.deadline.has_left():
                     waiter.call(self._left())
                 elif not waiter.deadline.remaining():
                     waiter.call(self._expired())
+                elif not self._is_hopeful(waiter.deadline):
+                    waiter.call(self._hopeless())
                 else:
-                    self.running += 1
+                    waiter.started = self._start()
                     waiter.call()
+
+    def _start(self) -> float:
+        self._tick()
+        self.running += 1
+        return self._shared
+
+    def _tick(self) -> None:
+        """Go on with the shared time; before `running` changes."""
+        now = time.monotonic()
+        if self.running:
+            self._shared += (now - self._ticked) / self.running
+        self._ticked = now
+
+    def _is_hopeful(self, deadline: Deadline, turns: int = 0) -> bool:
+        """Whether a request could be answered in time that starts when so many others are done.
+
+        A request that would run alone always is: it is the one way to learn that things are better now.
+        """
+        beside = self._max_running if turns else self.running + 1
+        return not self.running or (turns + _SLOW * beside) * self._cost <= deadline.remaining()
+
+    def _ahead(self, tenant: str) -> int:
+        """How many would be served before one more request of that tenant."""
+        own = len(self._queues.get(tenant, ()))
+        return own + sum(min(len(queue), own + 1) for name, queue in self._queues.items() if name != tenant)
 
     def _next(self) -> _Waiter:
         """The waiter whose turn it is, out of the queue; its tenant goes to the end of the round."""
@@ -138,35 +179,23 @@ class Gate:
             return
         greediest = max(self._queues, key=lambda name: len(self._queues[name]), default=tenant)
         if len(self._queues.get(greediest, ())) <= len(self._queues.get(tenant, ())) + 1:
-            raise self._drop("queue_full", self._overloaded())
+            raise self._full("queue_full")
         newest = self._queues[greediest][-1]
         self._remove(newest, greediest)
-        newest.call(self._drop("displaced", self._overloaded()))
+        newest.call(self._full("displaced"))
 
-    def _check_time(self, deadline: Deadline, tenant: str) -> None:
-        """Raise Overloaded if the request would wait too long to be answered in time."""
-        own = len(self._queues.get(tenant, ()))
-        ahead = own + sum(min(len(queue), own + 1) for name, queue in self._queues.items() if name != tenant)
-        if (ahead + 1) * self._seconds / self._max_running + self._seconds <= deadline.remaining():
-            return
-        error = Overloaded(
-            f"The service is busy: {ahead} requests wait, and this one could not be answered in time; try again."
+    def _full(self, reason: str) -> OcrServingError:
+        return self._overloaded(
+            reason, f"{self._max_running} requests are worked on (max_running) and {self._max_queued} wait (max_queued)"
         )
-        error.retry_after = self._retry_after()
-        raise self._drop("no_time", error)
 
-    def _overloaded(self) -> Overloaded:
-        error = Overloaded(
-            f"The service is busy: {self._max_running} requests are worked on (max_running) and "
-            f"{self._max_queued} wait (max_queued), its limits; try again."
-        )
-        error.retry_after = self._retry_after()
-        return error
+    def _hopeless(self) -> OcrServingError:
+        return self._overloaded("no_time", "this request could not be answered within its time")
 
-    def _retry_after(self) -> int:
-        """Seconds until those who wait now are answered."""
-        seconds = math.ceil((self.queued + 1) * self._seconds / self._max_running)
-        return min(max(1, seconds), _LONGEST_RETRY)
+    def _overloaded(self, reason: str, why: str) -> OcrServingError:
+        error = Overloaded(f"The service is busy: {why}; try again.")
+        error.retry_after = min(max(1, math.ceil((self.queued + self.running) * self._cost)), _LONGEST_RETRY)
+        return self._drop(reason, error)
 
     def _expired(self) -> OcrServingError:
         return self._drop("expired", DeadlineExceeded("The time for this request ran out in the queue."))

@@ -166,5 +166,8 @@ def files() -> dict[str, bytes]:
         "ppm": saved(rgb(), "PPM"),
         "pgm, 16 bits": saved(Image.fromarray(sixteen_bits(np.array(grey()))), "PPM"),
         "pbm": saved(two_levels, "PPM"),
+        "pam": encoded(".pam", picture()),
         "ras": encoded(".ras", picture()),
+        "hdr": encoded(".hdr", picture().astype(np.float32) / 255),
+        "pfm": encoded(".pfm", picture().astype(np.float32)),
     }

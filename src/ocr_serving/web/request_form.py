@@ -60,7 +60,7 @@ def parse(body: bytes, max_images: int) -> Form:
         form = _DECODER.decode(body)
     except msgspec.ValidationError:
         form = _read_closely(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json() from error
     if quotes != 4 + 4 * len(form.feed) + 2 * len(form.fetch):  # more than the form needs: other keys, or keys twice
         _refuse_duplicates(body)

@@ -46,7 +46,7 @@ def seconds(parameters: Mapping[str, Any]) -> float | None:
         BadInput: it is no number.
     """
     timeout = parameters.get("timeout", 0)
-    if not isinstance(timeout, int) or timeout < 0:
+    if not isinstance(timeout, int) or not 0 <= timeout < 2**63:
         raise BadInput("The parameter timeout must be a whole number of microseconds.")
     return timeout / 1e6 if timeout else None
 

@@ -131,8 +131,10 @@ def _read_data(given: _Input) -> NDArray[Any]:
     if given.datatype == oip_tensor.BYTES:
         try:
             strings = _strings(msgspec.json.decode(data))
-        except RecursionError as error:
-            raise BadInput("Its data is nested too deeply.") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadInput(
+                "Its data must be an array of strings in UTF-8, flat or nested, but not too deeply."
+            ) from error
         return oip_tensor.from_strings(strings, given.shape)
     return oip_tensor.fill(given.shape, json_array.decode(data, oip_tensor.dtype_of(given.datatype)))
 

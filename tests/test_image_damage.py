@@ -1,0 +1,183 @@
+"""Files that are cut, damaged, or made to cost much: refused in words, for next to nothing."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+
+import image_files
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocr_serving import image
+from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.settings import Settings
+
+LIMIT = 10**6
+
+
+@pytest.mark.parametrize("name", image_files.files())
+def test_a_file_cut_short_is_refused_unless_nothing_of_the_picture_is_missing(name):
+    data = image_files.files()[name]
+    whole = image.decode(data, LIMIT)
+    refused = 0
+    for length in (*(len(data) * i // 16 for i in range(16)), len(data) - 1):
+        try:
+            np.testing.assert_array_equal(image.decode(data[:length], LIMIT), whole)
+        except BadInput:
+            refused += 1
+    assert refused >= 15 or name == "tiff of two pages"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (image_files.files()["png rgb"][:-13], "PNG file is cut short"),
+        (image_files.files()["png rgb"].replace(b"IDAT", b"IDAT\x01"), "PNG file is damaged|cut short"),
+        (image_files.files()["jpeg"][:-2], "cut short"),
+        (image_files.files()["gif"][:-300], "cut short"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG file is damaged"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not an image file"),
+        (b"v/1\x01\x02\0\0\0" + bytes(99), "not an image file"),
+        (b"II*\0" + b"\xff" * 40, "not an image file"),
+    ],
+    ids=["png without end", "png shifted", "jpeg without end", "gif", "empty png", "heic", "exr", "tiff"],
+)
+def test_damage_is_said(data, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        image.decode(data, LIMIT)
+
+
+def test_a_flipped_bit_in_a_png_is_noticed():
+    data = bytearray(image_files.files()["png rgb"])
+    data[len(data) // 2] ^= 4
+    with pytest.raises(BadInput, match="does not fit the checksums"):
+        image.decode(bytes(data), LIMIT)
+
+
+def test_chunks_that_change_nothing_may_be_damaged():
+    plain = image_files.files()["png rgb"]
+    chunk = bytearray(image_files.png_chunk(b"tEXt", b"Comment\0hello"))
+    chunk[-1] ^= 1
+    data = plain[:33] + bytes(chunk) + plain[33:]
+    np.testing.assert_array_equal(image.decode(data, LIMIT), image.decode(plain, LIMIT))
+
+
+def test_an_avif_file_that_lies_about_its_size_is_found_out():
+    """Its boxes say 10 x 10; the AV1 stream inside says, and would take memory for, 1000 x 900."""
+    honest = image_files.encoded(".avif", np.zeros((900, 1000, 3), np.uint8))
+    lie = honest.replace(struct.pack(">II", 1000, 900), struct.pack(">II", 10, 10))
+    assert lie != honest
+    with pytest.raises(LimitExceeded, match="1000 x 900"):
+        image.decode(lie, 899_999)
+
+
+def tiff_header(width, height, tile):
+    tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (277, 1), (322, tile), (323, tile), (324, 200)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(1000)
+
+
+def test_a_tile_counts_as_large_as_it_is():
+    with pytest.raises(LimitExceeded, match="8192 x 8192"):
+        image.decode(tiff_header(10, 10, tile=8192), Settings().max_pixels)
+
+
+def test_jpeg_2000_in_tiny_tiles_is_refused():
+    """The decoder keeps 10 kB for each tile."""
+    stream = bytearray(image_files.saved(Image.new("RGB", (250, 250)), "JPEG2000", no_jp2=True))
+    at = stream.index(b"\xff\x51") + 22
+    assert stream[at : at + 8] == struct.pack(">II", 250, 250)
+    stream[at : at + 8] = struct.pack(">II", 1, 1)
+    with pytest.raises(BadInput):
+        image.decode(bytes(stream), LIMIT)
+
+
+def progressive_jpeg(scans):
+    """A progressive file with its last scan repeated: 36 bytes each, and a pass over all pixels."""
+    data = image_files.saved(Image.new("RGB", (500, 500)), "JPEG", progressive=True)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * scans + data[-2:]
+
+
+def test_a_jpeg_file_of_many_scans_is_refused():
+    assert image.decode(progressive_jpeg(10), LIMIT).shape == (500, 500, 3)
+    with pytest.raises(BadInput, match="more than 64 scans"):
+        image.decode(progressive_jpeg(100), LIMIT)
+
+
+def test_a_png_file_of_many_chunks_is_refused():
+    data = image_files.files()["png rgb"]
+    with pytest.raises(BadInput, match="100000 chunks"):
+        image.decode(data[:33] + image_files.png_chunk(b"tEXt", b"") * 100_000 + data[33:], LIMIT)
+
+
+def large_png(side, bits, *more):
+    packed = zlib.compressobj(9)
+    rows = b"".join(packed.compress(bytes(1 + side * bits // 8)) for _ in range(side)) + packed.flush()
+    header = struct.pack(">IIBBBBB", side, side, bits, 0, 0, 0, 0)
+    chunks = [image_files.png_chunk(kind, content) for kind, content in ((b"IHDR", header), *more, (b"IDAT", rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + image_files.png_chunk(b"IEND", b"")
+
+
+def frames(kind):
+    first = image_files.rgb().quantize(16) if kind == "GIF" else image_files.rgb()
+    others = [Image.new(first.mode, first.size, i % 7) for i in range(100)]
+    return image_files.saved(first, kind, save_all=True, append_images=others)
+
+
+HUGE = {
+    "png": lambda: large_png(8000, 1),
+    "jpeg": lambda: b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", 65500, 65500) + b"\3\1\x22\0\2\x11\1\3\x11\1",
+    "webp": lambda: b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + (29999).to_bytes(3, "little") * 2 + bytes(99),
+    "tiff": lambda: tiff_header(30000, 30000, tile=256),
+    "bmp": lambda: b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 30000, 30000, 1, 24) + bytes(99),
+    "gif": lambda: b"GIF89a" + struct.pack("<HH", 30000, 30000) + bytes(99),
+}
+CHEAP = {
+    "png with a text of 300 MB": lambda: large_png(64, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(3 * 10**8), 9))),
+    "gif of 100 frames": lambda: frames("GIF"),
+    "tiff of 100 pages": lambda: frames("TIFF"),
+    "webp of 100 frames": lambda: frames("WEBP"),
+}
+MEASURE = """
+import json, pathlib, sys, time
+from ocr_serving import image
+from ocr_serving.errors import OcrServingError
+
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+for path in sys.argv[1:]:
+    data = pathlib.Path(path).read_bytes()
+    before, begin = peak(), time.monotonic()
+    try:
+        answer = list(image.decode(data, 60_000_000).shape)
+    except OcrServingError as error:
+        answer = error.code
+    print(json.dumps([answer, time.monotonic() - begin, peak() - before]))
+"""
+
+
+def test_bombs_cost_nothing(tmp_path):
+    """In a process of its own, whose memory has not been larger before."""
+    paths = []
+    for name, make in {"a small one first": lambda: image_files.files()["png rgb"], **HUGE, **CHEAP}.items():
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(make())
+    run = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    _, *figures = (json.loads(line) for line in run.stdout.splitlines())
+    for name, (answer, seconds, megabytes) in zip([*HUGE, *CHEAP], figures, strict=True):
+        if name in HUGE:
+            assert answer == "LIMIT_EXCEEDED", name
+        else:
+            assert len(answer) == 3, name
+        assert megabytes < 20, name
+        assert seconds < 2, name
+    assert run.stderr == ""
+
+
+def test_the_limit_is_above_a_telephones_photograph_and_below_what_eats_a_machine():
+    assert 8064 * 6048 <= Settings().max_pixels < 8000 * 8000

@@ -1,6 +1,6 @@
 """What hostile bytes are thrown at: every decoder of what comes from outside.
 
-test_fuzz.py throws a little of it in each test run, fuzz/soak.py for as long as it is told to.
+test_fuzz.py throws a little of it in each test run, fuzz/run.py for as long as it is told to.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of one decoder, for a given time: python tests/fuzz/soak.py image 600
+"""Coverage-guided fuzzing of one decoder, for a given time: python tests/fuzz/run.py image 600
 
 Ends with status 0 where nothing was found. A find is printed, and its input kept as tests/fuzz/crash-* (or timeout-*,
 oom-*); running the command with that file instead of the seconds tries it again.

@@ -147,7 +147,10 @@ REFUSED = {
     "URL-safe base64": ({"feed": [{"x": "-_-_"}], "fetch": []}, r"not base64: it uses the URL-safe alphabet"),
     "a data URI": ({"feed": [{"x": f"data:image/png;base64,{IMAGE}"}], "fetch": []}, r"not base64: it is a data: URI"),
     "not an image": ({"feed": [GOOD, {"x": b64(b"hello")}], "fetch": []}, r"feed\[1\].x: This is not an image"),
-    "half an image": ({"feed": [{"x": b64(png(30, 20)[:40])}], "fetch": []}, r"feed\[0\].x: The .* is (damaged|cut short)"),
+    "half an image": (
+        {"feed": [{"x": b64(png(30, 20)[:40])}], "fetch": []},
+        r"feed\[0\].x: The .* (damaged|cut short)",
+    ),
 }
 
 

@@ -128,6 +128,10 @@ class TestErrors:
                 call(request(np.zeros((1, 30_000), np.float32)))
             assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
+    def test_a_limit_that_grpcio_does_not_know(self, doubler):
+        with serving(doubler, limits=Limits(body_bytes=2**40)) as server:
+            assert_alive(server)
+
 
 class TestTime:
     def test_a_deadline_spent_in_the_line_costs_no_inference(self, doubler):

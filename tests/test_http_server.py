@@ -12,6 +12,8 @@ import zlib
 import numpy as np
 import pytest
 import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rpc_peers import CAPTURES, Doubler, connect, numbers, remote, serving, wait_until
 
 from ocr_serving.server.limits import Limits
@@ -137,6 +139,13 @@ class TestForms:
         answer = post(server, json_body(4), content_type)
         assert json_tensor(answer)["float_data"] == [8]
         assert answer.headers["Content-Type"] == content_type
+
+    def test_a_content_type_may_hold_any_bytes(self, server):
+        body = json_body(4).encode()
+        head = raw_request(b"", f"Content-Length: {len(body)}", "Content-Type: application/x; name=?")
+        answer = converse(server, head.replace(b"?", b"\xe9") + body)
+        assert b"\r\nContent-Type: application/x; name=\xe9\r\n" in answer
+        assert b'"float_data":[8.0]' in answer
 
     def test_without_a_content_type_the_answer_says_json(self, server):
         answer = converse(server, raw_request(b'{"tensor": []}', "Content-Length: 14"))
@@ -336,6 +345,18 @@ class TestConnections:
         assert b"onnection: close" in answer
         assert f"[{server.address}][E1003]The request is not valid HTTP".encode() in answer
         assert_alive(server)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(at=st.integers(0, 400), junk=st.binary(min_size=1, max_size=20), number=st.integers(1, 4))
+    def test_damaged_requests_are_answered_or_hung_up_on(self, server, at, junk, number):
+        sent = (CAPTURES / "httpclient" / f"req_{number}.bin").read_bytes()
+        at %= len(sent)
+        with connect(server.address) as client:
+            client.sendall(sent[:at] + junk + sent[at + len(junk) :])
+            with contextlib.suppress(OSError):  # hung up on already
+                client.shutdown(socket.SHUT_WR)
+            answer = received(client)
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 501"))
 
     @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01", b"QUIT\r\n", b"get / HTTP/1.1\r\n\r\n"])
     def test_other_protocols_are_hung_up_on(self, server, data):

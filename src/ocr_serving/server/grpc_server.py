@@ -25,6 +25,8 @@ _SPARE_THREADS = 16
 """For calls that wait for nothing, while as many requests as there is room for wait for their turn."""
 _STREAMS = 1000
 """Calls of one connection at once. Clients wait with more of them, and the workers' bound is met long before."""
+_MOST_BYTES = 2**31 - 1
+"""The largest limit that grpcio knows."""
 _FOREVER = 1e9
 """Seconds from which on a time limit is none; grpcio writes "none" as some centuries."""
 
@@ -41,7 +43,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
             ThreadPoolExecutor(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
             handlers=[self],
             options=[
-                ("grpc.max_receive_message_length", limits.body_bytes),
+                ("grpc.max_receive_message_length", min(limits.body_bytes, _MOST_BYTES)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", _STREAMS),
                 ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),

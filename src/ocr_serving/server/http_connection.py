@@ -113,10 +113,11 @@ class HttpConnection:
         return None
 
     def _write(self, answer: HttpAnswer, with_body: bool = True) -> None:
-        headers = [("Content-Length", str(answer.length)), ("Content-Type", answer.content_type)]
-        headers += answer.headers.items()
+        content_type = answer.content_type.encode("latin-1")  # it may be the request's, whatever that is
+        headers = [(b"Content-Length", str(answer.length).encode()), (b"Content-Type", content_type)]
+        headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         if self._finishing:
-            headers.append(("connection", "close"))
+            headers.append((b"connection", b"close"))
         reason = HTTPStatus(answer.status).phrase
         head = self._http.send(h11.Response(status_code=answer.status, headers=headers, reason=reason))
         body = answer.body if with_body else []

@@ -7,13 +7,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 DEVICE ?= cpu
 
-.PHONY: serve test check format clean
+.PHONY: serve test soak check format clean
 
 serve: .venv/installed
 	@.venv/bin/python quickstart.py $(DEVICE)
 
 test: .venv/installed-dev check
 	.venv/bin/python -m pytest
+
+# SOAK="--quick", SOAK="--only O1 M1", SOAK=--help
+soak: .venv/installed-soak
+	PYTHONPATH=benchmark:tests .venv/bin/python -m soak $(SOAK)
 
 check: .venv/installed-dev
 	.venv/bin/ruff check
@@ -40,4 +44,9 @@ clean:
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	@echo "Installing with the development tools into .venv"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-soak: .venv/bin/python pyproject.toml
+	@echo "Installing with what the soak needs into .venv"
+	@$(PIP) --editable '.[dev,soak]'
 	@touch $@

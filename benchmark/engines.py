@@ -147,14 +147,14 @@ def measure(sets: Sequence[images.ImageSet], families: Sequence[str], engines: S
     return {
         "images": len(pictures),
         "families": {
-            family: [_row(Models.fetch(family), *name.split("-"), pictures, repeat) for name in engines]
-            for family in families
+            family: [_row(Models.fetch(family), name, pictures, repeat) for name in engines] for family in families
         },
     }
 
 
-def _row(models: Models, engine: str, precision: str, pictures: Sequence[Image], repeat: int) -> Result:
-    """The figures of one engine and precision, or why there are none."""
+def _row(models: Models, name: str, pictures: Sequence[Image], repeat: int) -> Result:
+    """The figures of one of ENGINES, or that it is unavailable."""
+    engine, _, precision = name.partition("-")
     chosen = ours.choose(models, engine=engine, precision=precision)
     row: Result = {"engine": engine, "precision": precision}
     begin = time.perf_counter()

@@ -25,6 +25,8 @@ from harness.plot import log_x, log_y
 from harness.result import Result
 from harness.services import Models
 
+from ocr_serving.geometry import Image
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -90,7 +92,7 @@ class Run:
             points.append({"x": models.megabytes, "ms": ms, "family": models.family})
         return _series("megabytes of models", points)
 
-    def _point(self, read: Read, x: float, sheet: pages.Image) -> Result:
+    def _point(self, read: Read, x: float, sheet: Image) -> Result:
         data = pages.jpeg(sheet)
         return {"x": x, "ms": milliseconds(median_time(lambda: read(data), self.repeat)), "found": len(read(data))}
 

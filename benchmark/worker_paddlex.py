@@ -45,7 +45,7 @@ def load(det: Path, rec: Path) -> Read:
         )
         with urllib.request.urlopen(request, timeout=300) as reply:
             (page,) = json.load(reply)["result"]["ocrResults"]
-        return page["prunedResult"]["rec_texts"]
+        return list(page["prunedResult"]["rec_texts"])
 
     return read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -31,5 +32,5 @@ def _add(package: str, found: dict[str, float]) -> None:
 
 
 def _megabytes(installed: Distribution) -> float:
-    files = {file.locate() for file in installed.files or []}
-    return round(sum(file.stat().st_size for file in files if file.is_file()) / 1e6, 1)  # type: ignore[union-attr]
+    files = {Path(file.locate()) for file in installed.files or []}
+    return round(sum(file.stat().st_size for file in files if file.is_file()) / 1e6, 1)

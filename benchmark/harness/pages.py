@@ -35,7 +35,8 @@ def resized(image: Image, megapixels: float) -> Image:
     """An image enlarged or shrunk to so many pixels."""
     factor = (megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
+    changed: Image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
+    return changed
 
 
 def jpeg(image: Image) -> bytes:

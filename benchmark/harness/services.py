@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness.images import ROOT
-from harness.web import Client, WebClient
+from harness.web import ChainedClient, Client, WebClient
 from ocr_serving import zoo
 from ocr_serving.web_client import URL
 
@@ -72,21 +72,21 @@ class Running:
     def processes(self) -> dict[str, psutil.Process]:
         """Name -> process; what the web service started for itself is "rec", a model server of its own."""
         found = {name: psutil.Process(process.pid) for name, process in self.started.items()}
-        children = {f"rec {child.pid}": child for child in found["web"].children(recursive=True)}
+        children = {f"rec {child.pid}": child for parent in found.values() for child in parent.children(recursive=True)}
         return found | (dict(zip(["rec"], children.values(), strict=True)) if len(children) == 1 else children)
 
 
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in held]
 
 
 @contextmanager
 def rpc_service(models: Models) -> Iterator[Running]:
     """The det model server and the web service that calls it; rec runs in a model server of the web service's own."""
-    det_port, rec_port = free_port(), free_port()
+    det_port, rec_port = free_ports(2)
     settings = {**models.settings, "det_endpoint": f"{HOST}:{det_port}", "worker_port": str(rec_port)}
     serve = ["-m", "paddle_serving_server.serve", "--model", str(models.det), "--port", str(det_port)]
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def rpc_service(models: Models) -> Iterator[Running]:
 @contextmanager
 def model_server(model: Path) -> Iterator[str]:
     """A model server of that folder by itself; the value is its address."""
-    port = free_port()
+    (port,) = free_ports(1)
     with _command(["-m", "paddle_serving_server.serve", "--model", str(model), "--port", str(port)], port, {}):
         yield f"{HOST}:{port}"
 
@@ -110,16 +110,28 @@ def in_process_service(models: Models) -> Iterator[Running]:
         yield Running(connect, {"web": web})
 
 
+@contextmanager
+def chained_service(models: Models) -> Iterator[Running]:
+    """One model server that reads whole images, without a web service."""
+    (port,) = free_ports(1)
+    serve = ["-m", "paddle_serving_server.serve", "--model", str(models.det), str(models.rec)]
+    chain = ["--op", "GeneralDetectionOp", "GeneralInferOp", "--port", str(port)]
+    with _command([*serve, *chain], port, {}) as server:
+        confs = [zoo.client_dir(folder) for folder in (models.det, models.rec)]
+        yield Running(partial(ChainedClient, f"{HOST}:{port}", confs), {"server": server})
+
+
 SERVICES: Mapping[str, Callable[[Models], AbstractContextManager[Running]]] = {
     "RPC": rpc_service,
     "in-process": in_process_service,
+    "chained": chained_service,
 }
 """What stages, load and start measure; one line each."""
 
 
 @contextmanager
 def _web(door: str, settings: Mapping[str, str]) -> Iterator[tuple[Callable[[], Client], subprocess.Popen[bytes]]]:
-    port = free_port()
+    (port,) = free_ports(1)
     with _command([str(ROOT / door), "cpu", "--port", str(port)], port, settings) as process:
         yield partial(WebClient, f"http://{HOST}:{port}{urlsplit(URL).path}"), process
 
@@ -139,16 +151,23 @@ def _command(arguments: Sequence[str], port: int, settings: Mapping[str, str]) -
             start_new_session=True,
         )
         try:
-            if not _wait_for_port(process, port):
-                output.seek(0)
-                raise RuntimeError(f"{' '.join(arguments)} did not start:\n{output.read().decode(errors='replace')}")
+            _wait_for_port(process, port)
             yield process
+        except BaseException:
+            if process.poll() is not None:  # what it said is likely to be why the benchmark failed
+                output.seek(0)
+                sys.stderr.write(output.read().decode(errors="replace"))
+            raise
         finally:
             _stop(process)
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the process accepts connections within START_SECONDS."""
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    """Return once the process accepts connections.
+
+    Raises:
+        RuntimeError: it ended, or did not within START_SECONDS.
+    """
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -156,8 +175,8 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
         except OSError:
             time.sleep(0.01)
         else:
-            return True
-    return False
+            return
+    raise RuntimeError("A service did not start.")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from ocr_serving.compat.client import Client as RpcClient
+from ocr_serving.errors import OcrServingError
 
 REQUEST_SECONDS = 120
 IDLE_SECONDS = 10.0
@@ -96,6 +100,40 @@ class WebClient:
     def close(self) -> None:
         """See Client.close."""
         self._connection.close()
+
+
+class ChainedClient:
+    """Talks to the server with det and rec chained, as ocr_cpp_client.py does. See Client.
+
+    Both transfers are in first_byte, as the library tells no more.
+    """
+
+    def __init__(self, address: str, confs: Sequence[Path]) -> None:
+        """
+        Args:
+            address: "host:port".
+            confs: the client folders of det and of rec.
+        """
+        self._client = RpcClient(raise_on_error=True)
+        self._client.load_client_config([str(conf) for conf in confs])
+        self._client.connect([address])
+
+    def body(self, file: Path) -> bytes:
+        """See Client.body."""
+        return base64.b64encode(file.read_bytes())
+
+    def ask(self, body: bytes) -> Answer:
+        """See Client.ask."""
+        begin = time.perf_counter()
+        try:
+            answer = self._client.predict(feed={"x": body.decode("ascii")}, fetch=["res"], batch=True)
+        except OcrServingError as error:
+            raise Refused(error.status, error.message.encode()) from error
+        return Answer(answer["res"].tolist(), time.perf_counter() - begin, 0.0, {})
+
+    def close(self) -> None:
+        """See Client.close."""
+        self._client.release()
 
 
 def server_timing(header: str | None) -> dict[str, float]:

@@ -94,7 +94,7 @@ class ModelDir:
     @property
     def name(self) -> str:
         """The folder's own name, for messages and metrics."""
-        return self.path.resolve().name
+        return self.path.absolute().name
 
     @property
     def format(self) -> str:

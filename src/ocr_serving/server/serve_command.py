@@ -83,9 +83,9 @@ def on_device(chosen: Settings, gpu_ids: str) -> Settings:
         ConfigError: it is no GPU's number.
     """
     first, *others = gpu_ids.split(",")
-    if first in _CPU:
+    if gpu_ids in _CPU:
         return chosen.replace(device="cpu")
-    if not (first.isascii() and first.isdigit()):
+    if not all(number.isascii() and number.isdigit() for number in (first, *others)):
         raise ConfigError(f"--gpu_ids takes the number of one GPU, or -1 for the CPU, not {gpu_ids!r}.")
     if others:
         _say(f"gpu_ids {gpu_ids}: a model runs on one GPU here, this one on {first}.")

@@ -184,7 +184,7 @@ class WebService:
             Whatever the hooks and the client raise, but ValueErrors: those are a hook's way to tell the caller
             something, and become the result.
         """
-        feed, fetch = _parse(request)
+        feed, fetch = _parse(request, self._prepared().max_body_bytes)
         try:
             result = self._predict(feed, fetch)
         except OcrServingError:
@@ -275,16 +275,16 @@ class WebService:
         return jsonify(self.get_prediction(request))
 
 
-def _parse(request: Request) -> tuple[Any, Any]:
-    """The request's feed and fetch.
+def _parse(request: Request, limit: int) -> tuple[Any, Any]:
+    """The feed and fetch of the current request.
 
     Raises:
-        BadInput: it has none.
+        BadInput: it has none; TooLarge: its body has more bytes than `limit`.
     """
     if not request.is_json:
         raise BadInput(f"Content-Type must be application/json, with a body like {EXAMPLE}")
     try:
-        body = msgspec.json.decode(request.get_data(cache=False))
+        body = msgspec.json.decode(app.read_body(limit))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"The body is not valid JSON in UTF-8. Example: {EXAMPLE}") from error
     if not isinstance(body, dict) or not {"feed", "fetch"} <= body.keys():

@@ -81,7 +81,7 @@ def app_of_path(
     gate = Gate(settings.max_running or usable_cores() + 2, settings.max_queued, metrics.dropped)
     metrics.watch(gate, backends)
     app = App(gate, metrics)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1  # Werkzeug cuts a longer chunked body off there
     app.url_map.merge_slashes = False  # another path is 404, never a redirect
     errors.register(app, path, settings.max_body_bytes)
     app.add_url_rule(path, "prediction", view, methods=["POST"])
@@ -125,10 +125,22 @@ def predict(service: Service, settings: Settings, this: Exchange) -> Any:
         OcrServingError: what is wrong, by the error tree.
     """
     with this.timings.stage("parse"):
-        form = request_form.parse(request.get_data(cache=False), settings.max_images)
+        form = request_form.parse(read_body(settings.max_body_bytes), settings.max_images)
         outputs = wanted_outputs(service, form.fetch)
     sources = [partial(_decode, item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
     return service.answer(sources, outputs, this.deadline, this.timings)
+
+
+def read_body(limit: int) -> bytes:
+    """The current request's body.
+
+    Raises:
+        TooLarge: it has more bytes than `limit`.
+    """
+    body = request.get_data(cache=False)
+    if len(body) > limit:
+        raise errors.body_too_large(limit)
+    return body
 
 
 def _decode(data: bytes, i: int, max_pixels: int) -> Image:

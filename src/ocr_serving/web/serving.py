@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
@@ -99,7 +100,8 @@ class Server:
         """Let run() end when what has been accepted is answered; a signal handler may call this."""
         self._app.gate.closed = True
         self._drain_until = time.monotonic() + self._drain_seconds
-        self._waitress.pull_trigger()
+        with suppress(OSError):  # it is over already
+            self._waitress.pull_trigger()
 
     def _is_over(self) -> bool:
         return self._drain_until is not None and (self._is_idle() or time.monotonic() > self._drain_until)

@@ -1,0 +1,353 @@
+"""The HTTP server under clients that are hostile, broken, slow, or gone; and how it ends."""
+
+import contextlib
+import http.client
+import io
+import json
+import re
+import socket
+import threading
+import time
+
+import psutil
+import pytest
+import web_stub
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rpc_peers import wait_until
+
+from ocr_serving.errors import BadInput
+from ocr_serving.settings import Settings
+from ocr_serving.web import http_parser
+from ocr_serving.web.app import PATH, create_app
+
+LIMIT = 100_000
+POST = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def web():
+    with web_stub.running(Settings(max_body_bytes=LIMIT, max_buffered_bytes=2 * LIMIT)) as running:
+        yield running
+
+
+def converse(port: int, data: bytes, finish: bool = True) -> bytes:
+    """All that the server says to these bytes until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(data)
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                said += part
+        return said
+
+
+def statuses(said: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", said)]
+
+
+GOOD = web_stub.body()
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n" + f"{len(GOOD):x}\r\n".encode() + GOOD + b"\r\n0\r\n\r\n"
+LENGTH = f"Content-Length: {len(GOOD)}\r\n".encode()
+HOSTILE = {
+    "length and chunked": POST + LENGTH + CHUNKED,
+    "chunked and length": POST + b"Transfer-Encoding: chunked\r\n" + LENGTH + b"\r\n" + GOOD,
+    "two lengths": POST + LENGTH + b"Content-Length: 3\r\n\r\n" + GOOD,
+    "the same length twice": POST + LENGTH + LENGTH + b"\r\n" + GOOD,
+    "a negative length": POST + b"Content-Length: -5\r\n\r\n",
+    "a signed length": POST + b"Content-Length: +5\r\n\r\nabcde",
+    "a hex length": POST + b"Content-Length: 0x5\r\n\r\nabcde",
+    "chunked twice": POST + b"Transfer-Encoding: chunked\r\n" + CHUNKED,
+    "chunked twice in one": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": (POST + CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "a folded header": POST + b"X: a\r\n b\r\n" + LENGTH + b"\r\n" + GOOD,
+    "a space before the colon": POST + b"Content-Length : 3\r\n\r\nabc",
+    "a bare line feed": POST + b"X: a\nY: b\r\n\r\n",
+    "a chunk size that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n",
+    "a signed chunk size": POST + b"Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
+    "a chunk longer than its size": POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n0\r\n\r\n",
+    "HTTP/0.9": b"GET /health/live\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/3.0": b"GET /health/live HTTP/3.0\r\n\r\n",
+    "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(200),
+    "our own RPC": b"PRPC" + bytes(60),
+    "random bytes": bytes(range(128, 256)) * 4,
+    "a lower-case method": b"get /health/live HTTP/1.1\r\n\r\n",
+    "no path": b"GET\r\n\r\n",
+    "a huge header": b"GET /health/live HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    "many headers": b"GET /health/live HTTP/1.1\r\n" + b"A: b\r\n" * 12_000 + b"\r\n",
+    "a transfer coding that is unknown": POST + b"Transfer-Encoding: gzip\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_a_proxy_may_read_otherwise_is_refused_and_the_connection_closed(web, case):
+    """Each is followed by a second request, which must never be answered: that would be smuggling."""
+    calls = web.service.calls
+    said = converse(web.port, HOSTILE[case] + b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert len(statuses(said)) <= 1
+    assert all(400 <= status < 500 or status == 501 for status in statuses(said))
+    if said:
+        head, _, data = said.partition(b"\r\n\r\n")
+        assert json.loads(data)["error"]["message"]
+        assert b"X-Request-Id" in head
+    assert web.service.calls == calls
+    assert web.ask("GET", "/health/live").status == 200
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=300), cut=st.integers(1, 50))
+def test_any_bytes_are_parsed_to_a_request_or_a_refusal(data, cut):
+    """However they are cut into packets; and nothing but an error of ours comes out."""
+    parsed = [_parse([data])]
+    parsed.append(_parse([data[i : i + cut] for i in range(0, len(data), cut)]))
+    assert parsed[0] == parsed[1]
+
+
+def _parse(packets):
+    from waitress.adjustments import Adjustments
+
+    adjustments = Adjustments(max_request_header_size=65536, max_request_body_size=LIMIT)
+    parser = http_parser.Parser(adjustments, lambda: None)
+    for packet in packets:
+        parser.received(packet)
+        if parser.completed:
+            break
+    return parser.completed, getattr(parser.error, "code", None)
+
+
+@pytest.mark.parametrize(
+    "framing", [b"1\r\n \r\n" * 1_000_000, b"1;" + b"a" * 5_000_000, b"0\r\n" + b"X: y\r\n" * 1_000_000]
+)
+def test_chunks_that_are_all_framing_are_refused_soon(framing):
+    """Tiny chunks, an endless size line, endless trailers: waitress would copy them over and over."""
+    with web_stub.running() as web:
+        started = time.monotonic()
+        said = converse(web.port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + framing)
+        assert statuses(said) == [400]
+        assert b"chunks" in said
+        assert time.monotonic() - started < 5
+
+
+def test_a_chunked_body_in_sensible_pieces_is_read(web):
+    data = GOOD + b" " * 50_000
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(part), part) for part in [data[i : i + 40] for i in range(0, len(data), 40)]
+    )
+    said = converse(web.port, POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert statuses(said) == [200]
+
+
+def test_a_body_announced_too_large_is_refused_before_it_is_sent(web):
+    process = psutil.Process()
+    before, started = process.memory_info().rss, time.monotonic()
+    for expect in (b"", b"Expect: 100-continue\r\n"):
+        said = converse(web.port, POST + expect + b"Content-Length: 60000000000\r\n\r\n")
+        assert statuses(said) == [413]
+    assert time.monotonic() - started < 1
+    assert process.memory_info().rss - before < 2e6
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(web):
+    with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
+        connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\n" + LENGTH + b"\r\n")
+        assert statuses(connection.recv(1000)) == [100]
+        connection.sendall(GOOD)
+        assert statuses(connection.makefile("rb").read()) == [200]
+
+
+def test_bodies_in_memory_are_bounded_in_all(web):
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20))
+            connection.sendall(POST + f"Content-Length: {LIMIT}\r\n\r\n".encode() + b" " * 10)
+        wait_until(lambda: web.post().status == 503)
+        answer = web.post()
+        assert json.loads(answer.data)["error"]["code"] == "OVERLOADED"
+        assert f"{2 * LIMIT} bytes (max_buffered_bytes)" in answer.data.decode()
+        assert answer.headers["Retry-After"] == "1"
+        assert web.ask("GET", "/health/live").status == 200
+    wait_until(lambda: web.post().status == 200)
+
+
+def test_a_chunked_body_over_the_limit_is_413_on_any_server():
+    """As a WSGI server passes it that does not count: no length, and an input that ends."""
+    app = create_app(web_stub.StubService(), Settings(max_body_bytes=LIMIT))
+    for size, status in ((LIMIT, "400"), (LIMIT + 1, "413")):
+        environ = {
+            "REQUEST_METHOD": "POST", "PATH_INFO": PATH, "SERVER_NAME": "x", "SERVER_PORT": "80",
+            "CONTENT_TYPE": "application/json", "wsgi.input": io.BytesIO(b" " * size), "wsgi.input_terminated": True,
+            "wsgi.errors": io.StringIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
+        }  # fmt: skip
+        answered = []
+        b"".join(app(environ, lambda line, headers, answered=answered: answered.append(line)))
+        assert answered[0].startswith(status)
+
+
+def test_stalled_uploads_and_idle_connections_hold_up_nobody_and_are_closed(monkeypatch):
+    monkeypatch.setattr(http_parser, "PATIENCE_SECONDS", 2.0)
+    with web_stub.running() as web, contextlib.ExitStack() as stack:
+        stalled, _ = [
+            [stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20)) for _ in range(150)]
+            for _ in range(2)
+        ]
+        for connection in stalled:
+            connection.sendall(POST + b"Content-Length: 50000\r\n\r\n{")
+        assert web.post().status == 200
+        assert web.ask("GET", "/health/live").status == 200
+        for connection in stalled:
+            connection.settimeout(20)
+            assert connection.recv(1) == b""
+        assert web.post().status == 200
+
+
+@pytest.mark.parametrize("received", [0, 1_000_000])
+def test_a_sender_must_come_to_a_least_rate(received, monkeypatch):
+    from waitress.adjustments import Adjustments
+
+    parser = http_parser.Parser(Adjustments(), lambda: None)
+    parser.body_bytes_received = received
+    clock = time.monotonic()
+    allowed = http_parser.PATIENCE_SECONDS + received / http_parser.LEAST_RATE
+    monkeypatch.setattr(time, "monotonic", lambda: clock + allowed - 1)
+    assert not parser.is_stalled()
+    monkeypatch.setattr(time, "monotonic", lambda: clock + allowed + 1)
+    assert parser.is_stalled()
+
+
+def test_no_room_is_told_by_the_parser():
+    from waitress.adjustments import Adjustments
+
+    parser = http_parser.Parser(Adjustments(), lambda: BadInput("full"))
+    parser.received(POST + LENGTH + b"\r\n")
+    assert parser.completed
+    assert parser.error.error.message == "full"
+
+
+@pytest.fixture
+def narrow():
+    """One request at a time, two waiting."""
+    with web_stub.running(Settings(max_running=1, max_queued=2, request_timeout=30)) as running:
+        yield running
+
+
+def busy(web):
+    """A request that holds the engine until service.hold is set."""
+    web.service.hold.clear()
+    first = web.in_background()
+    wait_until(lambda: web.service.calls == 1)
+    return first
+
+
+def test_a_deadline_spent_in_the_queue_is_504_and_the_engine_never_hears_of_it(narrow):
+    first = busy(narrow)
+    answer = narrow.post(X_Request_Timeout="0.2")
+    assert (answer.status, json.loads(answer.data)["error"]["code"]) == (504, "DEADLINE_EXCEEDED")
+    assert narrow.service.calls == 1
+    assert narrow.metric("ocr_dropped_requests_total", reason="expired") == 1
+    narrow.service.hold.set()
+    assert first.answer().status == 200
+    assert narrow.service.calls == 1
+
+
+def test_a_client_that_leaves_the_queue_is_dropped_and_counted(narrow, caplog):
+    first = busy(narrow)
+    with socket.create_connection(("127.0.0.1", narrow.port), 20) as connection:
+        connection.sendall(POST + LENGTH + b"\r\n" + GOOD)
+        wait_until(lambda: narrow.metric("ocr_queued_requests") == 1)
+    narrow.service.hold.set()
+    assert first.answer().status == 200
+    wait_until(lambda: narrow.metric("ocr_dropped_requests_total", reason="client_left") == 1)
+    assert narrow.service.calls == 1
+    assert "Traceback" not in caplog.text
+
+
+def test_a_client_that_leaves_while_it_is_worked_on_leaves_no_trace(narrow, caplog):
+    narrow.service.hold.clear()
+    with socket.create_connection(("127.0.0.1", narrow.port), 20) as connection:
+        connection.sendall(POST + LENGTH + b"\r\n" + GOOD)
+        wait_until(lambda: narrow.service.calls == 1)
+    narrow.service.hold.set()
+    assert narrow.post().status == 200
+    wait_until(lambda: narrow.metric("ocr_running_requests") == 0)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_full_queue_refuses_at_once_with_retry_after_and_probes_still_answer(narrow):
+    first = busy(narrow)
+    waiting = [narrow.in_background() for _ in range(2)]
+    wait_until(lambda: narrow.metric("ocr_queued_requests") == 2)
+    started = time.monotonic()
+    answers = [narrow.post() for _ in range(20)]
+    assert {answer.status for answer in answers} == {503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
+    assert "max_queued" in answers[0].data.decode()
+    assert [narrow.ask("GET", path).status for path in ("/health/live", "/health/ready", "/metrics")] == [200] * 3
+    assert time.monotonic() - started < 5
+    narrow.service.hold.set()
+    assert [pending.answer().status for pending in (first, *waiting)] == [200] * 3
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf", "1_0", "1,5", "0x5"])
+def test_a_timeout_that_is_no_number_of_seconds_is_400(narrow, text):
+    answer = narrow.post(X_Request_Timeout=text)
+    assert answer.status == 400
+    assert "X-Request-Timeout must be a number of seconds" in answer.data.decode()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("2.5", 2.5), ("1e1", 10), ("1e9", 30)])
+def test_the_timeout_reaches_the_engine_capped_by_the_setting(narrow, text, seconds):
+    assert narrow.post(X_Request_Timeout=text).status == 200
+    assert seconds - 1 < narrow.service.deadlines[-1] <= seconds
+
+
+def test_draining_answers_what_was_accepted_and_refuses_what_comes(narrow):
+    first = busy(narrow)
+    second = narrow.in_background()
+    wait_until(lambda: narrow.metric("ocr_queued_requests") == 1)
+    narrow.server.drain()
+    ready = narrow.ask("GET", "/health/ready")
+    assert (ready.status, json.loads(ready.data)["status"]) == (503, "shutting down")
+    refused = narrow.post()
+    assert (refused.status, json.loads(refused.data)["error"]["code"]) == (503, "SHUTTING_DOWN")
+    assert refused.headers["Connection"] == "close"
+    assert narrow.ask("GET", "/health/live").status == 200
+    narrow.service.hold.set()
+    assert [first.answer().status, second.answer().status] == [200, 200]
+    wait_until(lambda: not _accepts(narrow.port))
+
+
+def test_draining_does_not_wait_for_ever():
+    with web_stub.running(Settings(drain_seconds=0.3)) as web:
+        stuck = busy(web)
+        web.server.drain()
+        wait_until(lambda: not _accepts(web.port))
+        web.service.hold.set()
+    with contextlib.suppress(http.client.HTTPException, OSError):  # its connection was cut
+        stuck.answer()
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
+
+
+def test_options_of_concurrent_requests_do_not_mix(web):
+    """Each gets its own outputs, whatever the others ask for."""
+    wrong = []
+
+    def ask(fetch, keys):
+        data = json.loads(GOOD) | {"fetch": fetch}
+        for _ in range(20):
+            answer = web.post(json.dumps(data).encode())
+            if json.loads(answer.data)["result"].keys() != keys:
+                wrong.append(answer.data)
+
+    threads = [threading.Thread(target=ask, args=case) for case in (([], {"res"}), (["scores"], {"res", "scores"})) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -41,7 +41,9 @@ def d2(context: Context) -> Finding:
     found = hostile.files()
     replies = client.send_all(stack.port, map(client.body, found.values()), 2)
     odd = [name for name, reply in zip(found, replies, strict=True) if reply.status not in (400, 422)]
-    harmless = [name for name in odd if "damaged" in name]  # a bit that flips in the pixels is no fault that can be seen
+    harmless = [
+        name for name in odd if "damaged" in name
+    ]  # a bit that flips in the pixels is no fault that can be seen
     statuses = client.statuses(replies)
     figure = f"{len(found)} files: {counts(statuses)}; 200 for {', '.join(harmless) or 'none'}, in whose pixels bits were flipped"
     return Finding(figure, odd == harmless and set(statuses) <= {200, 400, 422} and stack.is_alive())
@@ -80,12 +82,24 @@ def d4(context: Context) -> Finding:
     try:
         import atheris  # noqa: F401
     except ImportError:
-        return Finding("atheris is not installed for this Python; hypothesis fuzzes the same entries in make test", None)
+        return Finding(
+            "atheris is not installed for this Python; hypothesis fuzzes the same entries in make test", None
+        )
     seconds, figures, passed = context.options.fuzz_seconds, [], True
     for target in TARGETS:
-        command = [sys.executable, "-m", "soak.fuzz", target, f"-max_total_time={seconds}", "-rss_limit_mb=1024", "-timeout=2"]
+        command = [
+            sys.executable,
+            "-m",
+            "soak.fuzz",
+            target,
+            f"-max_total_time={seconds}",
+            "-rss_limit_mb=1024",
+            "-timeout=2",
+        ]
         command += ["-max_len=4096", "-print_final_stats=1", "-verbosity=1", "-artifact_prefix=/dev/null"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 120, errors="replace")
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 120, errors="replace"
+        )
         runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
         figures.append(f"{target} {int(runs[1]) if runs else 0:,} inputs{'' if done.returncode == 0 else ' FAILED'}")
         passed &= done.returncode == 0
@@ -106,12 +120,17 @@ def d5(context: Context) -> Finding:
     for name, image in {"blank": np.full((1200, 1200, 3), 255, np.uint8), "noise": noise, "5000 boxes": page}.items():
         replies[name] = client.post(stack.port, client.body(pictures.png(image)))
     seconds = time.monotonic() - begin
-    figure = ", ".join(f"{name} {reply.status} with {len(reply.texts or ())} texts in {reply.seconds:.1f} s" for name, reply in replies.items())
+    figure = ", ".join(
+        f"{name} {reply.status} with {len(reply.texts or ())} texts in {reply.seconds:.1f} s"
+        for name, reply in replies.items()
+    )
     with context.stack("--det-max-boxes", "3") as few:
         capped = client.post(few.port, client.body((ROOT / "imgs/sign.jpg").read_bytes()))
     statuses = {reply.status for reply in replies.values()}
     passed = replies["blank"].texts == [] and statuses <= {200, 422} and capped.status == 422 and seconds < 60
-    return Finding(f"{figure}; more boxes than det_max_boxes: {capped.status} {capped.code}", passed and stack.is_alive())
+    return Finding(
+        f"{figure}; more boxes than det_max_boxes: {capped.status} {capped.code}", passed and stack.is_alive()
+    )
 
 
 SCENARIOS = (

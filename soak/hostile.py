@@ -16,7 +16,8 @@ from soak.scenario import Context, Finding, Scenario, counts
 
 _HEAD = b"POST /ocr/prediction HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 FRAMES: Mapping[str, bytes] = {
-    "CL and TE": _HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\n\r\n",
+    "CL and TE": _HEAD
+    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\n\r\n",
     "two CL": _HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
     "negative CL": _HEAD + b"Content-Length: -1\r\n\r\n",
     "CL no number": _HEAD + b"Content-Length: 0x10\r\n\r\n",
@@ -69,7 +70,11 @@ def bombs() -> dict[str, bytes]:
     """Name -> a small file whose header asks for a large picture."""
     rows = zlib.compress(bytes(8000 * 1001), 9)
     header = struct.pack(">IIBBBBB", 8000, 8000, 1, 0, 0, 0, 0)
-    chunks = (image_files.png_chunk(b"IHDR", header), image_files.png_chunk(b"IDAT", rows), image_files.png_chunk(b"IEND", b""))
+    chunks = (
+        image_files.png_chunk(b"IHDR", header),
+        image_files.png_chunk(b"IDAT", rows),
+        image_files.png_chunk(b"IEND", b""),
+    )
     side = 30_000
     tags = ((256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, side * side))
     tiff = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -79,10 +84,16 @@ def bombs() -> dict[str, bytes]:
     image = b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x02\x02\x4c\x01\x00"
     return {
         "PNG of 8000 x 8000 bits": b"\x89PNG\r\n\x1a\n" + b"".join(chunks),
-        "JPEG of 65500 x 65500": b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + bytes(100) + b"\xff\xd9",
+        "JPEG of 65500 x 65500": b"\xff\xd8\xff\xc0"
+        + struct.pack(">H", len(frame) + 2)
+        + frame
+        + bytes(100)
+        + b"\xff\xd9",
         "WebP of 30000 x 30000": b"RIFF" + struct.pack("<I", len(vp8x) + 4) + b"WEBP" + vp8x,
         "TIFF of 30000 x 30000": b"II*\0" + struct.pack("<IH", 8, len(tags)) + tiff + bytes(4),
-        "BMP of 30000 x 30000": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6),
+        "BMP of 30000 x 30000": b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6),
         "GIF of 65535 x 65535, 500 frames": gif + image * 500 + b";",
     }
 
@@ -92,7 +103,15 @@ def bodies() -> list[bytes]:
     deep = b'{"feed":' + b"[" * 5000
     shapes: list[object] = [{}, [], 1, "x", None, {"feed": {}, "fetch": []}, {"feed": [1], "fetch": []}]
     forms = [repr(shape).replace("'", '"').replace("None", "null").encode() for shape in shapes]
-    return [b"", b"{", b"\xff" * 100, deep, *forms, client.body(b"x", fetch=("../../etc/passwd",)), b'{"feed":[{"x":1}],"fetch":[]}']
+    return [
+        b"",
+        b"{",
+        b"\xff" * 100,
+        deep,
+        *forms,
+        client.body(b"x", fetch=("../../etc/passwd",)),
+        b'{"feed":[{"x":1}],"fetch":[]}',
+    ]
 
 
 def run(context: Context) -> Finding:
@@ -133,5 +152,9 @@ def _counted(found: list[int]) -> str:
 
 
 SCENARIOS = (
-    Scenario("H", "the mixed hostile run: files, bodies and garbage of every kind on both ports at once; no answer may be 5xx", run),
+    Scenario(
+        "H",
+        "the mixed hostile run: files, bodies and garbage of every kind on both ports at once; no answer may be 5xx",
+        run,
+    ),
 )

@@ -1,5 +1,6 @@
 """Every engine on real models: the same numbers as the genuine service, whichever runs and whichever form goes in."""
 
+import dataclasses
 import threading
 
 import cv2
@@ -198,3 +199,13 @@ def test_a_damaged_model_is_one_sentence(engine, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes()[:10_000])
     with pytest.raises(ConfigError, match=r"cannot (read|load)"):
         LocalPredictor.load(str(tmp_path), Settings(engine=engine))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_dictionary_of_another_size_than_the_model_is_refused(engine):
+    rec = model_dir.load(zoo_models.folder("ocr_rec"))
+    shorter = dataclasses.replace(rec, characters=rec.characters[:-10])
+    with pytest.raises(
+        ConfigError, match=f"{len(rec.characters) - 10} entries, and the model tells {len(rec.characters)}"
+    ):
+        LocalPredictor.load(shorter, Settings(engine=engine))

@@ -39,12 +39,19 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """A model loaded and ready to run. Thread-safe: a run waits for a free session until its deadline."""
+    """A model loaded and ready to run. Thread-safe: a run waits for a free session until its deadline.
+
+    Attributes:
+        name, precision: what it is and computes in.
+        inputs, outputs: names in the graph.
+        classes: last dimension of the first output; None where the graph leaves it open or the engine does not tell.
+    """
 
     name: str
     precision: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    classes: int | None
 
     def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:
         """Run the model on arrays.

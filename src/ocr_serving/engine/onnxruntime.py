@@ -40,6 +40,8 @@ class OnnxRuntimeEngine:
         self._check_device(options)
         self.inputs = tuple(port.name for port in self._session.get_inputs())
         self.outputs = tuple(port.name for port in self._session.get_outputs())
+        *_, last = self._session.get_outputs()[0].shape or [None]
+        self.classes = last if isinstance(last, int) else None
         self._sessions: SessionPool[Any] = SessionPool(lambda: self._session, options.sessions)
 
     def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:

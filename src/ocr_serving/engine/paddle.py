@@ -41,6 +41,7 @@ class PaddleEngine:
             raise ConfigError(f"Paddle cannot load {model.path}: a file in it is damaged.") from error
         self.inputs = tuple(first.get_input_names())
         self.outputs = tuple(first.get_output_names())
+        self.classes: int | None = None
         clones = iter([first] + [first.clone() for _ in range(options.sessions - 1)])
         self._sessions: SessionPool[Any] = SessionPool(lambda: next(clones), options.sessions)
 

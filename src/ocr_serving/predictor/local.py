@@ -11,7 +11,7 @@ from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import Engine, is_image
 from ocr_serving.engine.select import load_engine
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.model_dir import ModelDir
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.settings import Settings, usable_cores
@@ -40,14 +40,20 @@ class LocalPredictor:
             sessions: runs that may go on at once; None takes what suits the model.
 
         Raises:
-            ConfigError: see model_dir.load and engine.select.load_engine.
+            ConfigError: see model_dir.load and engine.select.load_engine; or the dictionary is another model's.
         """
         folder = model if isinstance(model, ModelDir) else model_dir.load(model)
         if sessions is None:
             # Lines come in many batches at once, which run best side by side, one core each; an image for det comes
             # alone.
             sessions = usable_cores() if folder.image_height else 1
-        return cls(folder, load_engine(folder, settings, sessions))
+        engine = load_engine(folder, settings, sessions)
+        if folder.characters and engine.classes not in (None, len(folder.characters)):
+            raise ConfigError(
+                f"The dictionary in {folder.path} is another model's: with blank and space it has "
+                f"{len(folder.characters)} entries, and the model tells {engine.classes} apart."
+            )
+        return cls(folder, engine)
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""

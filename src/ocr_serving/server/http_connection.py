@@ -44,7 +44,10 @@ class HttpConnection:
             while not self._finishing and self._serve_one():
                 self._http.start_next_cycle()
         except h11.RemoteProtocolError as error:
-            status = HTTPStatus(error.error_status_hint)
+            hint = error.error_status_hint
+            status = HTTPStatus(
+                hint if hint < 500 else 400
+            )  # 501 for an encoding: the fault is the client's all the same
             refusal = self._routes.refuse(BadInput(f"The request is not valid HTTP: {status.phrase}."))
             self._turn_away(replace(refusal, status=status))
 
@@ -79,6 +82,8 @@ class HttpConnection:
                 return None
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise h11.RemoteProtocolError("Neither HTTP/1.1 nor HTTP/1.0", 400)
         headers = _headers(event)
         if "content-length" in headers and "transfer-encoding" in headers:
             # A proxy in front may believe the other one of the two, and take the body for further requests.

@@ -113,7 +113,7 @@ def s3(context: Context) -> Finding:
     det = context.shared.det.port
     tensor = {"name": "x", "shape": [1], "datatype": "OBJECT", "data": ["x"]}
     statuses = [
-        client.post(det, json.dumps({"inputs": [tensor]}).encode(), path="/v2/models/ocr_det_model/infer").status,
+        client.post(det, json.dumps({"inputs": [tensor]}).encode(), path=f"/v2/models/{context.models.det.name}/infer").status,
         client.post(
             det, b'{"tensor":[{"elem_type":99,"shape":[1],"float_data":[1]}]}', path="/GeneralModelService/inference"
         ).status,

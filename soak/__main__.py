@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.fuzz_seconds // 10 if args.quick else args.fuzz_seconds,
         args.examples // 10 if args.quick else args.examples,
     )
-    findings = json.loads(FINDINGS.read_text(encoding="utf-8")) if FINDINGS.exists() else {}
     context = Context(options)
     failed = False
     try:
@@ -62,10 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-            findings[scenario.id] = {
-                "figure": found.figure, "passed": found.passed, "seconds": round(seconds), "quick": args.quick,
-            }  # fmt: skip
-            _write(findings, args.note)
+            entry = {"figure": found.figure, "passed": found.passed, "seconds": round(seconds), "quick": args.quick}
+            _write({**_read(), scenario.id: entry}, args.note)
     finally:
         context.close()
     return int(failed)
@@ -78,6 +75,14 @@ def _run(scenario: Scenario, context: Context) -> Finding:
         traceback.print_exc()
         context.close()
         return Finding(f"broke: {type(error).__name__}", False)
+
+
+def _read() -> dict[str, dict[str, object]]:
+    """What earlier runs found, by scenario."""
+    found: dict[str, dict[str, object]] = {}
+    if FINDINGS.exists():
+        found = json.loads(FINDINGS.read_text(encoding="utf-8"))
+    return found
 
 
 def _write(findings: dict[str, dict[str, object]], note: str) -> None:
@@ -93,8 +98,8 @@ def _write(findings: dict[str, dict[str, object]], note: str) -> None:
     REPORT.write_text(
         f"""# What the services survive
 
-Written by `make soak`: every scenario in its long form, against the commands that users start, over loopback. `make test` holds a
-quick form of each.
+Written by `make soak`: every scenario in its long form, against the commands that users start, over loopback.
+`make test` holds a quick form of each.
 
 Machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, Python {machine["python"]}, {packages};
 commit {machine["commit"]}, {machine["date"]}. {note}

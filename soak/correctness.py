@@ -48,7 +48,10 @@ def c1(context: Context) -> Finding:
     ]
     apart = max((_apart(a, b) for a, b in pairs), default=0.0)
     lines = sum(len(reply.texts or ()) for reply in alone)
-    figure = f"{count} images with {lines} lines, {len(together)} requests from {threads} threads: {texts} texts differ, boxes by {apart:.1g} px at most"
+    figure = (
+        f"{count} images with {lines} lines, {len(together)} requests from {threads} threads: {texts} "
+        f"texts differ, boxes by {apart:.1g} px at most"
+    )
     return Finding(figure, texts == 0 and apart <= 1e-3 and set(client.statuses(together)) == {200} and lines > count)
 
 
@@ -112,7 +115,10 @@ def c3(context: Context) -> Finding:
     reply = client.post(context.shared.port, client.body(*files))
     each = [client.post(context.shared.port, client.body(file)).texts for file in files[:7]]
     same = [found.get("res") for found in reply.result or []][:7] == each
-    figure = f"rec: {right} of 7 as alone, the eighth a typed error: {typed}; web: the seven as alone: {same}, the eighth {(reply.result or [{}])[-1].get('error', {}).get('code')}"
+    figure = (
+        f"rec: {right} of 7 as alone, the eighth a typed error: {typed}; web: the seven as alone: {same}, "
+        f"the eighth {(reply.result or [{}])[-1].get('error', {}).get('code')}"
+    )
     return Finding(figure, right == 7 and typed and same and "error" in reply.result[-1])
 
 
@@ -180,7 +186,10 @@ def c5(context: Context) -> Finding:
     ]
     text = [a.texts == b for a, b in zip(over_rpc, chained, strict=True)]
     lines = sum(len(reply.texts) for reply in over_rpc)
-    figure = f"{len(bodies)} images, {lines} lines: web over RPC and in process agree on {sum(same)} in text and boxes, the chained server on {sum(text)} in text"
+    figure = (
+        f"{len(bodies)} images, {lines} lines: web over RPC and in process agree on {sum(same)} in text "
+        f"and boxes, the chained server on {sum(text)} in text"
+    )
     return Finding(figure, all(same) and all(text))
 
 

@@ -45,7 +45,10 @@ def d2(context: Context) -> Finding:
         name for name in odd if "damaged" in name
     ]  # a bit that flips in the pixels is no fault that can be seen
     statuses = client.statuses(replies)
-    figure = f"{len(found)} files: {counts(statuses)}; 200 for {', '.join(harmless) or 'none'}, in whose pixels bits were flipped"
+    figure = (
+        f"{len(found)} files: {counts(statuses)}; 200 for {', '.join(harmless) or 'none'}, in whose "
+        "pixels bits were flipped"
+    )
     return Finding(figure, odd == harmless and set(statuses) <= {200, 400, 422} and stack.is_alive())
 
 
@@ -61,7 +64,10 @@ def d3(context: Context) -> Finding:
     shapes = ((1, 1), (1, 5000), (5000, 1), (10, 20000), (16000, 640))
     blank = [client.body(pictures.png(np.full((*shape, 3), 255, np.uint8))) for shape in shapes]
     sizes = [client.post(stack.port, data) for data in blank]
-    figure = f"{len(found)} kinds and EXIF 1 to 8: {len(wrong)} with another text than the plain twin; blank 1x1, 5000x1, 1x5000, 20000x10, 640x16000: {[r.status for r in sizes]}"
+    figure = (
+        f"{len(found)} kinds and EXIF 1 to 8: {len(wrong)} with another text than the plain twin; blank "
+        f"1x1, 5000x1, 1x5000, 20000x10, 640x16000: {[r.status for r in sizes]}"
+    )
     return Finding(f"{figure} {wrong or ''}", not wrong and all(reply.texts == [] for reply in sizes))
 
 

@@ -1,4 +1,5 @@
-"""Atheris on one decoder: `python -m soak.fuzz TARGET [libFuzzer's flags]`. Errors of our tree are answers; all else is a find."""
+"""Atheris on one decoder: `python -m soak.fuzz TARGET [libFuzzer's flags]`. Errors of our tree are "
+"answers; all else is a find."""
 
 from __future__ import annotations
 

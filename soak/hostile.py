@@ -133,8 +133,8 @@ def run(context: Context) -> Finding:
             at_det.extend(client.raw_statuses(client.raw(stack.det.port, data, seconds=2, end=True)))
         for kind in ("application/json", "application/proto", "application/octet-stream", ""):
             for data in (b"{", b"\xff" * 50, dice.randbytes(500), b'{"tensor":[{"shape":[-1,9e9]}]}'):
-                for path in ("/GeneralModelService/inference", "/v2/models/x/infer", "/../../etc/passwd"):
-                    at_det.append(client.post(stack.det.port, data, {"Content-Type": kind}, path).status)
+                paths = ("/GeneralModelService/inference", "/v2/models/x/infer", "/../../etc/passwd")
+                at_det.extend(client.post(stack.det.port, data, {"Content-Type": kind}, path).status for path in paths)
 
     noise = threading.Thread(target=garbage)
     noise.start()
@@ -143,7 +143,10 @@ def run(context: Context) -> Finding:
     alive = stack.is_alive()
     context.notes["answers"] = Finding(" ".join(reply.body.decode(errors="replace") for reply in replies), None)
     found = client.statuses(replies)
-    figure = f"bodies: {counts(found)}; garbage on the web port: {_counted(raw)}; on the model server's: {_counted(at_det)}; alive: {alive}"
+    figure = (
+        f"bodies: {counts(found)}; garbage on the web port: {_counted(raw)}; on the model server's: "
+        f"{_counted(at_det)}; alive: {alive}"
+    )
     return Finding(figure, alive and not any(status >= 500 or not status for status in [*found, *raw, *at_det]))
 
 

@@ -143,7 +143,8 @@ def _web_killed(context: Context) -> str:
 
 
 def _about(what: str, flood: _Flood, back: float | None) -> str:
-    return f"{what}: {counts(client.statuses(flood.replies))}, slowest {flood.slowest:.1f} s, back after {back or -1:.1f} s"
+    found = counts(client.statuses(flood.replies))
+    return f"{what}: {found}, slowest {flood.slowest:.1f} s, back after {back or -1:.1f} s"
 
 
 def _held(flood: _Flood, back: float | None, most: float) -> bool:
@@ -237,7 +238,8 @@ def r5(context: Context) -> Finding:
         passed &= ready in (503, 0) and status == 0 and seconds <= 11 and not cut
         if not runs:
             parts.append(
-                f"ready {ready}, {counts(client.statuses(answered))}, {len(cut)} cut off, exit {status} after {seconds:.1f} s"
+                f"ready {ready}, {counts(client.statuses(answered))}, {len(cut)} cut off, exit "
+                f"{status} after {seconds:.1f} s"
             )
     with context.stack() as stack:
         thread = threading.Thread(
@@ -316,8 +318,10 @@ def r7(context: Context) -> Finding:
         again = seconds_until(lambda: stack.is_ready() and stack.ask().status == 200, 90)
         restarts = stack.metric("ocr_model_server_restarts_total")
     figure = (
-        f"{counts(client.statuses(flood.replies))}, back after {back or -1:.1f} s; crash loop reported: {looped is not None}, "
-        f"then a request {reply.status} in {1000 * reply.seconds:.0f} ms, ready: {ready}; well again after {again or -1:.0f} s, {restarts:.0f} restarts"
+        f"{counts(client.statuses(flood.replies))}, back after {back or -1:.1f} s; crash loop "
+        f"reported: {looped is not None}, "
+        f"then a request {reply.status} in {1000 * reply.seconds:.0f} ms, ready: {ready}; well again "
+        f"after {again or -1:.0f} s, {restarts:.0f} restarts"
     )
     passed = set(client.statuses(flood.replies)) <= {200, 500, 503} and (back or 9) <= 5
     return Finding(figure, passed and looped is not None and not ready and reply.status == 503 and again is not None)
@@ -328,12 +332,13 @@ def r8(_: Context) -> Finding:
     pattern = re.compile(r"\btime\.time\(|datetime\.(?:now|utcnow)\(|time\.localtime\(|time_ns\(")
     found = []
     for file in sorted((ROOT / "src" / "ocr_serving").rglob("*.py")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if pattern.search(line):
-                found.append(f"{file.name}: {line.strip()}")
+        lines = file.read_text(encoding="utf-8").splitlines()
+        found += [f"{file.name}: {line.strip()}" for line in lines if pattern.search(line)]
     figure = (
-        "The wall clock is not set forward, which takes rights that a test has not; instead: every deadline, timeout and "
-        f"back-off in src/ocr_serving reads time.monotonic(); the wall clock is read in {len(found)} line, for the profile times on the wire"
+        "The wall clock is not set forward, which takes rights that a test has not; instead: every "
+        "deadline, timeout and "
+        f"back-off in src/ocr_serving reads time.monotonic(); the wall clock is read in {len(found)} "
+        "line, for the profile times on the wire"
     )
     return Finding(
         f"{figure} ({'; '.join(found)})" if found else figure, all("time.time_ns() // 1000" in line for line in found)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 from harness.web import server_timing
+
 from ocr_serving.settings import Settings
 from ocr_serving.web.app import create_app
 from ocr_serving.web.services import DetService
@@ -31,7 +32,10 @@ def l1(context: Context) -> Finding:
     for _ in range(20):
         begin = time.monotonic()
         with socket.create_connection((HOST, stack.port), 5) as connection:
-            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {LIMIT + 1}\r\n\r\n"
+            head = (
+                f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+                f"{LIMIT + 1}\r\n\r\n"
+            )
             connection.sendall(head.encode())
             answer = connection.makefile("rb").read()
         slowest = max(slowest, time.monotonic() - begin)
@@ -45,7 +49,9 @@ def l2(context: Context) -> Finding:
     """Chunked and too large."""
     with context.stack("--max-body-bytes", str(MEGABYTE)) as stack:
         chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
-        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ).encode()
         served = client.raw_statuses(client.raw(stack.port, head, *[chunk] * 17, b"0\r\n\r\n"))
         alive = stack.is_alive()
     app = create_app(DetService(None), Settings(max_body_bytes=1000))  # type: ignore[arg-type]  # never asked
@@ -75,7 +81,10 @@ def l3(context: Context) -> Finding:
             kind: client.post(stack.port, form, {"Content-Type": kind}).status
             for kind in ("application/octet-stream", "multipart/form-data; boundary=x")
         }
-    figure = f"limit -1, 0, +1: JSON {found}, chunked JSON, whose framing counts, -100 and +1 {chunked}; raw and multipart bodies are not accepted: {list(other.values())}"
+    figure = (
+        f"limit -1, 0, +1: JSON {found}, chunked JSON, whose framing counts, -100 and +1 {chunked}; raw "
+        f"and multipart bodies are not accepted: {list(other.values())}"
+    )
     return Finding(figure, found == [200, 200, 413] and chunked == [200, 413] and set(other.values()) == {400})
 
 
@@ -145,7 +154,8 @@ def l6(context: Context) -> Finding:
     bombs = [client.post(stack.det.port, bomb, packed, path).status, client.post(stack.port, bomb, packed).status]
     grown = {"web": web.memory_info().rss / 1e6 - before["web"], "det": det.memory_info().rss / 1e6 - before["det"]}
     figure = (
-        f"web {counts(client.statuses(replies))} (it takes no compression), det {counts(client.statuses(at_det))}; a bomb of "
+        f"web {counts(client.statuses(replies))} (it takes no compression), det "
+        f"{counts(client.statuses(at_det))}; a bomb of "
         f"600 MB {bombs}; memory: web {grown['web']:+.1f} MB, det {grown['det']:+.1f} MB"
     )
     passed = all(400 <= reply.status < 500 for reply in [*replies, *at_det]) and all(400 <= s < 500 for s in bombs)
@@ -159,7 +169,10 @@ def l7(context: Context) -> Finding:
     most = client.post(stack.port, client.body(*[file] * 64))
     more = client.post(stack.port, client.body(*[file] * 65))
     pdf = client.post(stack.port, client.body(b"%PDF-1.7\n" + bytes(500)))
-    figure = f"64 images {most.status} with {len(most.result or ())} results, 65 images {more.status} {more.code}; PDF is no kind that is read: {pdf.status}"
+    figure = (
+        f"64 images {most.status} with {len(most.result or ())} results, 65 images {more.status} "
+        f"{more.code}; PDF is no kind that is read: {pdf.status}"
+    )
     return Finding(figure, most.status == 200 and len(most.result) == 64 and more.status == 422 and pdf.status == 400)
 
 

@@ -41,7 +41,8 @@ def words(growth: Mapping[str, tuple[float, int, int]]) -> str:
 
 
 def is_flat(growth: Mapping[str, tuple[float, int, int]], most_mb: float) -> bool:
-    """Whether all processes together grew by less, and their threads and files by no more than a few kept connections."""
+    """Whether all processes together grew by less, and their threads and files by no more than a "
+    "few kept connections."""
     total = sum(mb for mb, _, _ in growth.values())
     return total < most_mb and all(threads <= 4 and files <= 4 for _, threads, files in growth.values())
 

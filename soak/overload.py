@@ -140,7 +140,10 @@ def o4(context: Context) -> Finding:
         made = stack.metric("ocr_batch_size_count", model="det") - calls
         dropped = stack.metric("ocr_dropped_requests_total")
         alive = stack.is_alive()
-    figure = f"{counts(early)}; det ran {made:.0f} times, all for the request ahead (20 images); {dropped:.0f} counted as dropped"
+    figure = (
+        f"{counts(early)}; det ran {made:.0f} times, all for the request ahead (20 images); {dropped:.0f} "
+        "counted as dropped"
+    )
     return Finding(figure, set(early) <= {503, 504} and 504 in early and made == 20 and dropped == count and alive)
 
 
@@ -242,7 +245,10 @@ def o7(context: Context) -> Finding:
         for thread in threads:
             thread.join()
     slowest = max(reply.seconds for reply in modest)
-    figure = f"flood of 40 clients: {counts(client.statuses(flood))}; 1 a second: {counts(client.statuses(modest))}, slowest {slowest:.1f} s"
+    figure = (
+        f"flood of 40 clients: {counts(client.statuses(flood))}; 1 a second: "
+        f"{counts(client.statuses(modest))}, slowest {slowest:.1f} s"
+    )
     return Finding(figure, set(client.statuses(modest)) == {200})
 
 

@@ -47,20 +47,19 @@ def s1(context: Context) -> Finding:
             "http://10.0.0.1/",
             "http://100.64.0.1/",
         ]
-        found = []
-        for url in urls:
-            for body in (
-                client.body(url.encode()),
-                client.body().replace(b'"feed": []', f'"feed": [{{"x": "{url}"}}]'.encode()),
-            ):
-                found.append(client.post(stack.port, body))
+        bodies = [client.body(url.encode()) for url in urls]
+        bodies += [client.body().replace(b'"feed": []', f'"feed": [{{"x": "{url}"}}]'.encode()) for url in urls]
+        found = [client.post(stack.port, body) for body in bodies]
         try:
             trap.accept()
             connected += 1
         except TimeoutError:
             pass
     statuses = client.statuses(found)
-    figure = f"there is no URL input: {len(found)} requests with URLs {counts(statuses)}, {connected} connections to the trap"
+    figure = (
+        f"there is no URL input: {len(found)} requests with URLs {counts(statuses)}, {connected} "
+        "connections to the trap"
+    )
     return Finding(figure, set(statuses) == {400} and not connected)
 
 
@@ -93,7 +92,10 @@ def s2(context: Context) -> Finding:
         injected = [line for line in lines if "evil" in line.lower() or "passwd" in line or len(line) > 5000]
         statuses = client.statuses(answered)
         alive = stack.is_alive()
-    figure = f"ids echoed unchanged: {kept}, all {len(echoed)} legal: {legal}; {counts(statuses)}; log lines with any of it: {len(injected)} of {len(lines)}"
+    figure = (
+        f"ids echoed unchanged: {kept}, all {len(echoed)} legal: {legal}; {counts(statuses)}; log lines "
+        f"with any of it: {len(injected)} of {len(lines)}"
+    )
     good = not injected and all(400 <= status < 500 for status in statuses)
     return Finding(figure, legal and kept == ["ok-1._A"] and good and alive)
 
@@ -113,12 +115,17 @@ def s3(context: Context) -> Finding:
     det = context.shared.det.port
     tensor = {"name": "x", "shape": [1], "datatype": "OBJECT", "data": ["x"]}
     statuses = [
-        client.post(det, json.dumps({"inputs": [tensor]}).encode(), path=f"/v2/models/{context.models.det.name}/infer").status,
+        client.post(
+            det, json.dumps({"inputs": [tensor]}).encode(), path=f"/v2/models/{context.models.det.name}/infer"
+        ).status,
         client.post(
             det, b'{"tensor":[{"elem_type":99,"shape":[1],"float_data":[1]}]}', path="/GeneralModelService/inference"
         ).status,
     ]
-    figure = f"pickle, eval, exec, shell, yaml.load in src: {found or 'none'}; ruff's rules {rules}: {'clean' if not ruff.returncode else 'found some'}; object and unknown types: {statuses}"
+    figure = (
+        f"pickle, eval, exec, shell, yaml.load in src: {found or 'none'}; ruff's rules {rules}: "
+        f"{'clean' if not ruff.returncode else 'found some'}; object and unknown types: {statuses}"
+    )
     return Finding(figure, not found and not ruff.returncode and all(400 <= status < 500 for status in statuses))
 
 
@@ -136,7 +143,12 @@ def s4(context: Context) -> Finding:
         found = {
             case: client.post(stack.port, client.body(SAMPLE()), headers).status for case, headers in cases.items()
         }
-        twice = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nAuthorization: Bearer correct-horse-battery\r\nConnection: close\r\n\r\n"
+        right = b"Authorization: Bearer correct-horse-battery\r\n"
+        twice = (
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer wrong\r\n"
+            + right
+            + b"\r\n"
+        )
         found["two headers"] = (client.raw_statuses(client.raw(stack.port, twice)) or [0])[0]
         pages = {
             path: client.get(stack.port, path).status
@@ -147,7 +159,10 @@ def s4(context: Context) -> Finding:
             for key, times in wrong.items():
                 times.append(client.get(stack.port, "/metrics", {"Authorization": f"Bearer {key}"}).seconds)
     first, last = (median(times) for times in wrong.values())
-    figure = f"{found}; without a key {pages}; medians of a key wrong in its first and in its last letter {1e6 * first:.0f} and {1e6 * last:.0f} us (digests, hmac.compare_digest)"
+    figure = (
+        f"{found}; without a key {pages}; medians of a key wrong in its first and in its last letter "
+        f"{1e6 * first:.0f} and {1e6 * last:.0f} us (digests, hmac.compare_digest)"
+    )
     right = all(status == (200 if case == "right" else 401) for case, status in found.items())
     return Finding(figure, right and list(pages.values()) == [200, 401, 401, 401] and abs(first - last) < 0.2 * first)
 
@@ -168,7 +183,10 @@ def s5(context: Context) -> Finding:
     with server_process.running(command, port, ROOT) as web:
         time.sleep(1)
         quiet = "asks for no API key" not in web.output
-    figure = f"listening: {', '.join(f'{name} {sorted(ips)}' for name, ips in bound.items())}; 0.0.0.0 without a key warns: {warned}, with one does not: {quiet}"
+    figure = (
+        f"listening: {', '.join(f'{name} {sorted(ips)}' for name, ips in bound.items())}; 0.0.0.0 without "
+        f"a key warns: {warned}, with one does not: {quiet}"
+    )
     return Finding(figure, all(ips == {"127.0.0.1"} for ips in bound.values()) and warned and quiet)
 
 
@@ -194,7 +212,10 @@ def s7(context: Context) -> Finding:
     good = {name: len(s) <= 1 and all(400 <= status < 500 for status in s) for name, s in [*found.items()]}
     good_det = {name: len(s) <= 1 and all(400 <= status < 500 for status in s) for name, s in [*at_det.items()]}
     bad = [name for name, ok in good.items() if not ok], [name for name, ok in good_det.items() if not ok]
-    figure = f"{len(found)} kinds ({', '.join(found)}): each 4xx or closed; else on the web port: {bad[0] or 'none'}, on the model server's: {bad[1] or 'none'}"
+    figure = (
+        f"{len(found)} kinds ({', '.join(found)}): each 4xx or closed; else on the web port: "
+        f"{bad[0] or 'none'}, on the model server's: {bad[1] or 'none'}"
+    )
     return Finding(figure, not any(bad) and stack.is_alive())
 
 
@@ -229,14 +250,18 @@ def s8(context: Context) -> Finding:
     print(done.stdout[-6000:] if done.returncode else "", file=sys.stderr)
     cases = re.search(r"(\d+) generated", done.stdout)
     kinds = re.findall(r"^- (.+)$", done.stdout, re.MULTILINE)
-    figure = f"{cases[1] if cases else '?'} generated cases, all checks but positive_data_acceptance: {sorted(set(kinds)) or 'nothing found'}"
+    figure = (
+        f"{cases[1] if cases else '?'} generated cases, all checks but positive_data_acceptance: "
+        f"{sorted(set(kinds)) or 'nothing found'}"
+    )
     return Finding(figure, done.returncode == 0 and stack.is_alive())
 
 
 def s9(_: Context) -> Finding:
     """Packages and containers."""
     return Finding(
-        "no container is shipped, and pip-audit asks a server on the internet, which this run does not; weights are pinned by sha256",
+        "no container is shipped, and pip-audit asks a server on the internet, which this run does "
+        "not; weights are pinned by sha256",
         None,
     )
 

@@ -109,7 +109,7 @@ def _parse(packets):
     from waitress.adjustments import Adjustments
 
     adjustments = Adjustments(max_request_header_size=65536, max_request_body_size=LIMIT)
-    parser = http_parser.Parser(adjustments, lambda: None)
+    parser = http_parser.Parser(adjustments, LIMIT, lambda: None)
     for packet in packets:
         parser.received(packet)
         if parser.completed:
@@ -137,6 +137,14 @@ def test_a_chunked_body_in_sensible_pieces_is_read(web):
     )
     said = converse(web.port, POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
     assert statuses(said) == [200]
+
+
+@pytest.mark.parametrize(("excess", "status"), [(-1, 200), (0, 200), (1, 413)])
+def test_the_limit_of_a_chunked_body_is_that_of_its_data(web, excess, status):
+    data = GOOD + b" " * (LIMIT + excess - len(GOOD))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in [data[i : i + 1000] for i in range(0, len(data), 1000)])
+    said = converse(web.port, POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert statuses(said) == [status]
 
 
 def test_a_body_announced_too_large_is_refused_before_it_is_sent(web):
@@ -206,7 +214,7 @@ def test_stalled_uploads_and_idle_connections_hold_up_nobody_and_are_closed(monk
 def test_a_sender_must_come_to_a_least_rate(received, monkeypatch):
     from waitress.adjustments import Adjustments
 
-    parser = http_parser.Parser(Adjustments(), lambda: None)
+    parser = http_parser.Parser(Adjustments(), LIMIT, lambda: None)
     parser.body_bytes_received = received
     clock = time.monotonic()
     allowed = http_parser.PATIENCE_SECONDS + received / http_parser.LEAST_RATE
@@ -219,7 +227,7 @@ def test_a_sender_must_come_to_a_least_rate(received, monkeypatch):
 def test_no_room_is_told_by_the_parser():
     from waitress.adjustments import Adjustments
 
-    parser = http_parser.Parser(Adjustments(), lambda: BadInput("full"))
+    parser = http_parser.Parser(Adjustments(), LIMIT, lambda: BadInput("full"))
     parser.received(POST + LENGTH + b"\r\n")
     assert parser.completed
     assert parser.error.error.message == "full"
@@ -256,6 +264,7 @@ def test_a_client_that_leaves_the_queue_is_dropped_and_counted(narrow, caplog):
     with socket.create_connection(("127.0.0.1", narrow.port), 20) as connection:
         connection.sendall(POST + LENGTH + b"\r\n" + GOOD)
         wait_until(lambda: narrow.metric("ocr_queued_requests") == 1)
+    wait_until(lambda: len(narrow.server._waitress.active_channels) == 1)  # it has noticed
     narrow.service.hold.set()
     assert first.answer().status == 200
     wait_until(lambda: narrow.metric("ocr_dropped_requests_total", reason="client_left") == 1)

@@ -81,9 +81,8 @@ def app_of_path(
     gate = Gate(settings.max_running or usable_cores() + 2, settings.max_queued, metrics.dropped)
     metrics.watch(gate, backends)
     app = App(gate, metrics)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1  # Werkzeug cuts a longer chunked body off there
     app.url_map.merge_slashes = False  # another path is 404, never a redirect
-    errors.register(app, path, settings.max_body_bytes)
+    errors.register(app, path)
     app.add_url_rule(path, "prediction", view, methods=["POST"])
     app.add_url_rule(LIVE, "live", lambda: {"status": "alive"})
     app.add_url_rule(READY, "ready", partial(ready, gate, Readiness(backends)))
@@ -132,14 +131,22 @@ def predict(service: Service, settings: Settings, this: Exchange) -> Any:
 
 
 def read_body(limit: int) -> bytes:
-    """The current request's body.
+    """The current request's body; Werkzeug's own reader takes ten times as long, and cuts a long chunked body off.
 
     Raises:
         TooLarge: it has more bytes than `limit`.
+        BadInput: it was cut short.
     """
-    body = request.get_data(cache=False)
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        return b""
+    if length is not None and length > limit:
+        raise errors.body_too_large(limit)
+    body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
     if len(body) > limit:
         raise errors.body_too_large(limit)
+    if length is not None and len(body) < length:
+        raise BadInput(f"The body ends after {len(body)} of the {length} bytes that Content-Length announces.")
     return body
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchPath
 from werkzeug.wrappers import Response
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def register(app: Flask, path: str, max_body_bytes: int) -> None:
-    """Let the app, whose main path takes bodies up to a limit, answer every error with JSON."""
+def register(app: Flask, path: str) -> None:
+    """Let the app, whose main path is this, answer every error with JSON."""
 
     def translate(error: Exception) -> Response:
-        if isinstance(error, RequestEntityTooLarge):
-            error = body_too_large(max_body_bytes)
-        elif isinstance(error, NoSuchPath):
+        if isinstance(error, NoSuchPath):
             error = NotFound(f"There is no such path; this service answers POST {path}.")
         return to_response(error)
 

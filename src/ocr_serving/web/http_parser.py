@@ -12,14 +12,15 @@ from waitress.parser import HTTPRequestParser
 from waitress.utilities import Error
 
 from ocr_serving.errors import BadInput, OcrServingError
+from ocr_serving.web import errors
 
+FRAMING = 64 * 1024
+"""Bytes that a chunked body's framing may take beyond as many as its data: one-byte chunks, endless size lines and
+endless trailers keep the parser busy for nothing."""
 LEAST_RATE = 10_000
 """Bytes a second that a sender must come to, after PATIENCE_SECONDS; slower ones are cut off."""
 PATIENCE_SECONDS = 30.0
 
-_FRAMING = 64 * 1024
-"""Bytes that a chunked body's framing may take beyond as many as its data: one-byte chunks, endless size lines and
-endless trailers keep the parser busy for nothing."""
 _PIECE = 4096
 """Bytes of a chunked body parsed at once; waitress copies the rest at every chunk."""
 _METHOD = re.compile(rb"[\r\n]*(?:[A-Z]|\Z)")
@@ -47,13 +48,15 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     fault: OcrServingError | None = None
     error: Error | None = None
 
-    def __init__(self, adj: Any, no_room: Callable[[], OcrServingError | None]) -> None:
+    def __init__(self, adj: Any, max_body_bytes: int, no_room: Callable[[], OcrServingError | None]) -> None:
         """
         Args:
             adj: waitress's settings.
+            max_body_bytes: largest body, without the framing of chunks.
             no_room: what to answer if this request is more than can be held now, None if it is not.
         """
         super().__init__(adj)
+        self._max_body_bytes = max_body_bytes
         self._no_room = no_room
         self._began = time.monotonic()
 
@@ -69,12 +72,14 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             taken = len(data)
         elif self.chunked and self.body_rcv is not None:
             taken = super().received(data[:_PIECE])
-            self._check_chunks()
+            self._check_chunks(len(self.body_rcv))
         else:
             taken = super().received(data)
-            if self.content_length and not self.body_bytes_received:
+            if self.content_length > self._max_body_bytes:
+                self.fault = self.fault or errors.body_too_large(self._max_body_bytes)
+            elif self.content_length and not self.body_bytes_received:
                 self.fault = self.fault or self._no_room()
-        if self.fault is not None and self.error is None:
+        if self.fault is not None:
             self.error = Refused(self.fault)
             self.completed = True
         if self.completed:
@@ -94,9 +99,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             elif [encoding.lower() for encoding in encodings] != [b"chunked"]:
                 self.fault = BadInput("Transfer-Encoding must be chunked, once.")
 
-    def _check_chunks(self) -> None:
-        data = len(self.body_rcv)
-        if self.body_bytes_received - data > data + _FRAMING:
+    def _check_chunks(self, data: int) -> None:
+        """Look for a fault in a chunked body of which so many bytes of data have come."""
+        if data > self._max_body_bytes:
+            self.fault = errors.body_too_large(self._max_body_bytes)
+        elif self.body_bytes_received - data > data + FRAMING:
             self.fault = BadInput("The chunks of the body are too small, or a line between them is too long.")
         else:
             self.fault = self._no_room()

@@ -24,7 +24,7 @@ from ocr_serving.server import process
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange
 from ocr_serving.web.app import App
-from ocr_serving.web.http_parser import Parser, Refused
+from ocr_serving.web.http_parser import FRAMING, Parser, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class Server:
                 asyncore_use_poll=True,  # select() ends at 1024 descriptors
                 max_request_header_size=65536,
                 inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file
-                max_request_body_size=settings.max_body_bytes + 1,  # waitress refuses from this size on
+                max_request_body_size=3 * settings.max_body_bytes + FRAMING,  # Parser refuses what is over the limit
             )
         except OSError as error:
             raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
         self._waitress.channel_class = _Channel
         self._waitress.ours = app  # waitress wraps its own `application`
-        self._waitress.max_buffered_bytes = settings.max_buffered_bytes
+        self._waitress.limits = settings
 
     def run(self) -> bool:
         """Answer requests until drain() is called, and those that had been accepted; returns whether all were."""
@@ -152,8 +152,6 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
     def _error(self, refused: Any) -> OcrServingError:
         if isinstance(refused, Refused):
             return refused.error
-        if refused.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return errors.body_too_large(self.channel.server.adj.max_request_body_size - 1)
         if refused.code < 500:
             return BadInput(f"The request is not valid HTTP: {refused.reason}.")
         return OcrServingError(f"The request cannot be served: {refused.reason}.")
@@ -166,7 +164,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _ErrorTask
 
     def parser_class(self, adj: Any) -> Parser:
-        return Parser(adj, self._no_room)
+        return Parser(adj, self.server.limits.max_body_bytes, self._no_room)
 
     def readable(self) -> bool:
         if self.request is not None and self.request.is_stalled():
@@ -175,7 +173,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def _no_room(self) -> Overloaded | None:
         """What to answer if the bodies in memory and announced are over the limit."""
-        limit = self.server.max_buffered_bytes
+        limit = self.server.limits.max_buffered_bytes
         if sum(_held(channel) for channel in list(self.server.active_channels.values())) <= limit:
             return None
         return Overloaded(f"The service holds as many request bodies as it may: {limit} bytes (max_buffered_bytes).")

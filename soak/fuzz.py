@@ -38,6 +38,7 @@ def _json(data: bytes) -> None:
 
 
 def _oip(data: bytes) -> None:
+    data = data.ljust(2, b"\0")
     if data[0] % 2:
         oip_json.decode_request(memoryview(data)[2:], data[1] if data[0] % 4 == 1 else None)
     else:

@@ -69,3 +69,14 @@ def test_the_command_draws_into_the_working_directory(tmp_path, monkeypatch):
     samples.main(said.append)
     assert "".join(said).split() == list(SAMPLES)
     assert all(Path(name).stat().st_size < 300_000 for name in SAMPLES)
+
+
+def test_a_line_reads_the_same_alone_and_among_others(recognizer):
+    """Reliability scenario C4: its input depends on itself alone, whatever the batch it goes in."""
+    crops = [cv2.imread(str(ROOT / name)) for name in SAMPLES if name.startswith("rec_img/")]
+    alone = [recognizer.recognize([crop])[0] for crop in crops]
+    for copies in (1, 2, 3, 8):
+        together = recognizer.recognize([crop for crop in crops for _ in range(copies)])
+        for i, line in enumerate(together):
+            assert line.text == alone[i // copies].text
+            assert line.score == pytest.approx(alone[i // copies].score, abs=1e-3)

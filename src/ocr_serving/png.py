@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from ocr_serving.errors import BadInput
 
+Buffer = bytes | memoryview
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"tRNS", b"eXIf")
 """Transparency and orientation; critical chunks, whose names begin with a capital, are kept besides."""
@@ -30,45 +32,41 @@ def essential(data: bytes) -> bytes:
         BadInput: the file is cut short or damaged.
     """
     chunks = list(_kept_chunks(data))
-    found = dict(chunks)
-    header, level = found.get(b"IHDR", b""), found.get(b"tRNS", b"")
+    content = {kind: chunk[8:-4] for kind, chunk in chunks}
+    header, level = content.get(b"IHDR", b""), content.get(b"tRNS", b"")
     if len(header) == 13 and header[9] == _GREY and header[8] <= 8 and len(level) == 2:
-        chunks = [part for kind, content in chunks for part in _as_palette(kind, content, header[8])]
-    return SIGNATURE + b"".join(part for kind, content in chunks for part in _framed(kind, content))
+        palette = dict(_palette(header, level))
+        chunks = [(kind, palette.get(kind, chunk)) for kind, chunk in chunks]
+    return b"".join((SIGNATURE, *(chunk for _, chunk in chunks)))
 
 
-def _kept_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """The (type, content) of each chunk that matters, up to the end of the picture."""
+def _kept_chunks(data: bytes) -> Iterator[tuple[bytes, Buffer]]:
+    """The (type, whole chunk) of each chunk that matters, up to the end of the picture."""
     view = memoryview(data)
     position = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
-        header = data[position : position + 8]
+        start, header = position, data[position : position + 8]
         length, kind = struct.unpack(">I4s", header) if len(header) == 8 else (0, b"")
-        content = view[position + 8 : position + 8 + length]
         position += 12 + length
         if position > len(data):
             raise BadInput("The PNG file is cut short.")
         if kind[:1] < b"a" or kind in _KEPT:
-            if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(data[position - 4 : position], "big"):
+            if zlib.crc32(view[start + 4 : position - 4]) != int.from_bytes(data[position - 4 : position], "big"):
                 raise BadInput("The PNG file is damaged: its data does not fit the checksums in it.")
-            yield kind, content
+            yield kind, view[start:position]
         if kind == b"IEND":
             return
     raise BadInput(f"The PNG file is made of more than {_MAX_CHUNKS} chunks.")
 
 
-def _as_palette(kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
-    """A chunk of a grey picture with a transparent level, in the words of a palette picture."""
-    if kind == b"IHDR":
-        yield kind, memoryview(bytes((*content[:9], _PALETTE, *content[10:])))
-        last = (1 << depth) - 1
-        yield b"PLTE", memoryview(bytes(255 * level // last for level in range(last + 1) for _ in "RGB"))
-    elif kind == b"tRNS":
-        opaque = min(int.from_bytes(content, "big"), (1 << depth) - 1)
-        yield kind, memoryview(b"\xff" * opaque + b"\0")
-    else:
-        yield kind, content
+def _palette(header: Buffer, transparent: Buffer) -> Iterator[tuple[bytes, bytes]]:
+    """What takes the place of the IHDR and tRNS chunks of a grey picture, in the words of a palette picture."""
+    last = (1 << header[8]) - 1
+    greys = bytes(255 * level // last for level in range(last + 1) for _ in "RGB")
+    opaque = min(int.from_bytes(transparent, "big"), last)
+    yield b"IHDR", _chunk(b"IHDR", bytes((*header[:9], _PALETTE, *header[10:]))) + _chunk(b"PLTE", greys)
+    yield b"tRNS", _chunk(b"tRNS", b"\xff" * opaque + b"\0")
 
 
-def _framed(kind: bytes, content: memoryview) -> tuple[bytes, bytes, memoryview, bytes]:
-    return len(content).to_bytes(4, "big"), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big")
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")

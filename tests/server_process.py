@@ -26,11 +26,11 @@ def free_port() -> int:
 class ServerProcess:
     """A running command; `port` is where it serves."""
 
-    def __init__(self, command: Sequence[str], port: int, cwd: Path) -> None:
+    def __init__(self, command: Sequence[str], port: int, cwd: Path, stderr: int = subprocess.STDOUT) -> None:
         self.port = port
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, *command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            [sys.executable, *command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=self._output, stderr=stderr
         )
 
     @property
@@ -71,9 +71,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], port: int, cwd: Path) -> Iterator[ServerProcess]:
-    """A server that accepts connections, stopped at the end."""
-    server = ServerProcess(command, port, cwd)
+def running(command: Sequence[str], port: int, cwd: Path, stderr: int = subprocess.STDOUT) -> Iterator[ServerProcess]:
+    """A server that accepts connections, stopped at the end; stderr may be a file descriptor of its own."""
+    server = ServerProcess(command, port, cwd, stderr)
     try:
         server.wait_for_port()
         yield server

@@ -19,7 +19,7 @@ it waited, its client left meanwhile, the service ends."""
 _NEWEST = 0.2
 """Weight of the newest request in the average cost of one: the last ten or so count."""
 _SLOW = 1.5
-"""A request may well take so many times the average."""
+"""A request may well take so many times the average; one that might is not let in."""
 _LONGEST_RETRY = 60
 """Seconds; no client is told to stay away for longer."""
 
@@ -121,7 +121,7 @@ class Gate:
                     waiter.call(self._left())
                 elif not waiter.deadline.remaining():
                     waiter.call(self._expired())
-                elif not self._is_hopeful(waiter.deadline):
+                elif not self._is_hopeful(waiter.deadline, slack=1.0):  # it has waited: even odds will do
                     waiter.call(self._hopeless())
                 else:
                     waiter.started = self._start()
@@ -139,13 +139,18 @@ class Gate:
             self._shared += (now - self._ticked) / self.running
         self._ticked = now
 
-    def _is_hopeful(self, deadline: Deadline, turns: int = 0) -> bool:
-        """Whether a request could be answered in time that starts when so many others are done.
+    def _is_hopeful(self, deadline: Deadline, turns: int = 0, slack: float = _SLOW) -> bool:
+        """Whether a request could be answered in time.
 
         A request that would run alone always is: it is the one way to learn that things are better now.
+
+        Args:
+            deadline: the request's.
+            turns: it starts when so many others are done.
+            slack: how many times the average it may take.
         """
         beside = self._max_running if turns else self.running + 1
-        return not self.running or (turns + _SLOW * beside) * self._cost <= deadline.remaining()
+        return not self.running or (turns + slack * beside) * self._cost <= deadline.remaining()
 
     def _ahead(self, tenant: str) -> int:
         """How many would be served before one more request of that tenant."""

@@ -141,6 +141,7 @@ class TestTime:
             with pytest.raises(grpc.RpcError) as late:
                 call(request(numbers(1)), timeout=0.1)
             assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            time.sleep(0.2)  # lets the server's clock come there, too; more changes nothing
             doubler.release.set()
             busy.result(10)
             wait_until(lambda: server._workers._accepted == 0)
@@ -153,7 +154,7 @@ class TestTime:
             gone = call.future(request(numbers(1)))
             wait_until(lambda: server._workers._accepted == 2)
             gone.cancel()
-            time.sleep(0.1)  # lets the server hear of it; more changes nothing
+            time.sleep(0.2)  # lets the server hear of it; more changes nothing
             doubler.release.set()
             busy.result(10)
             wait_until(lambda: server._workers._accepted == 0)

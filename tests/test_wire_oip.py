@@ -193,8 +193,8 @@ def test_bodies_that_are_no_request(body, size, sentence):
         ({"inputs": [X], "raw_input_contents": [bytes(7)]}, "Input x: 7 bytes are no whole number"),
         ({"inputs": [{**X, "datatype": "BYTES"}], "raw_input_contents": [b"\5\0\0\0ab"]}, "end in the middle of one"),
         ({"inputs": [{**X, "datatype": "FP16"}]}, "FP16 in raw_input_contents"),
-        ({"inputs": [{**X, "datatype": "INT8", "contents": {"int_contents": [1, 128]}}]}, "out of the range of INT8"),
-        ({"inputs": [], "parameters": {"timeout": {"string_param": "1"}}}, "microseconds"),
+        ({"inputs": [{**X, "datatype": "INT8", "contents": {"int_contents": [1, 128]}}]}, "out of the range of int8"),
+        ({"inputs": [], "parameters": {"timeout": pb.InferParameter(string_param="1")}}, "microseconds"),
     ],
 )
 def test_messages_that_do_not_fit_are_refused_in_words(request_, sentence):

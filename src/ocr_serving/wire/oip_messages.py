@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import oip, oip_tensor
+from ocr_serving.wire import json_array, oip, oip_tensor
 from ocr_serving.wire import oip_pb2 as pb
 from ocr_serving.wire.fields import cut, delimited
 from ocr_serving.wire.oip import OipRequest
@@ -86,10 +85,8 @@ def _read_contents(given: pb.InferTensor) -> NDArray[Any]:
     elements = getattr(given.contents, _CONTENTS[given.datatype])
     if given.datatype == oip_tensor.BYTES:
         return oip_tensor.from_strings(elements, given.shape)
-    try:
-        return oip_tensor.fill(given.shape, np.array(elements, oip_tensor.dtype_of(given.datatype)))
-    except OverflowError as error:
-        raise BadInput(f"An element is out of the range of {given.datatype}.") from error
+    # A list, since newer protobufs' own containers are cast without a look at the range.
+    return oip_tensor.fill(given.shape, json_array.from_list(list(elements), oip_tensor.dtype_of(given.datatype)))
 
 
 def _value(parameter: pb.InferParameter) -> Any:

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.service import ModelService, ServedModel
 from ocr_serving.web.upstream import DET_FEEDS, DET_FETCHES
 from soak import client, pictures
-from soak.scenario import SAMPLE, SAMPLE_TEXT, Context, Finding, Scenario, Stack, counts, seconds_until
+from soak.scenario import SAMPLE, SAMPLE_TEXT, Context, Finding, Scenario, counts, seconds_until
 
 TYPED = {200, 429, 500, 502, 503, 504}
 """What may be answered while a process is dead or frozen; a hang or a broken connection is none of these."""
@@ -89,9 +90,11 @@ def r2(context: Context) -> Finding:
     """Each process killed, and each one frozen, under load."""
     timeout, frozen = 5.0, 4 if context.options.quick else 10
     parts, passed = [], True
-    with context.stack("--request-timeout", f"{timeout:g}") as stack:
+    with ExitStack() as exits:
+        stack = exits.enter_context(context.stack("--request-timeout", f"{timeout:g}"))
         stack.ask()
-        files = stack.processes["web"].num_fds()
+        web = stack.processes["web"]
+        files = web.num_fds()
         for name in ("rec", "det", "web"):
             with _Flood(stack.port) as flood:
                 stack.processes[name].send_signal(signal.SIGSTOP)
@@ -101,29 +104,24 @@ def r2(context: Context) -> Finding:
             most = timeout + 3 + (frozen if name == "web" else 0)
             parts.append(_about(f"{name} frozen {frozen} s", flood, back))
             passed &= _held(flood, back, most)
-        for name in ("rec", "det"):
-            with _Flood(stack.port) as flood:
-                back = _killed(context, stack, name)
-            parts.append(_about(f"{name} killed", flood, back))
-            passed &= _held(flood, back, timeout + 3)
+        with _Flood(stack.port) as flood:
+            stack.processes["rec"].kill()
+            back = seconds_until(lambda: stack.ask().status == 200, 60)
+        parts.append(_about("rec killed", flood, back))
+        passed &= _held(flood, back, timeout + 3)
+        with _Flood(stack.port) as flood:
+            stack.det.process.kill()
+            stack.det.process.wait()
+            time.sleep(2)
+            exits.enter_context(server_process.running(*context.det_command(stack.det.port), cwd=ROOT))
+            back = seconds_until(lambda: stack.ask().status == 200, 30)
+        parts.append(_about("det killed, started again after 2 s", flood, back))
+        passed &= _held(flood, back, timeout + 3)
         time.sleep(1)
-        leaked = stack.processes["web"].num_fds() - files
+        leaked = web.num_fds() - files
         alive = stack.is_alive()
-    web = _web_killed(context)
-    return Finding(f"{'; '.join(parts)}; {web}; file descriptors of web {leaked:+d}", passed and alive and leaked <= 8)
-
-
-def _killed(context: Context, stack: Stack, name: str) -> float | None:
-    """Kill a process of the stack; seconds until a request is answered again, of det from its being started again."""
-    stack.processes[name].kill()
-    if name == "rec":
-        return seconds_until(lambda: stack.ask().status == 200, 60)
-    stack.det.process.wait()
-    time.sleep(2)
-    with server_process.running(*context.det_command(stack.det.port), cwd=ROOT):
-        back = seconds_until(lambda: stack.ask().status == 200, 30)
-        time.sleep(1)
-        return back
+    figure = f"{'; '.join(parts)}; {_web_killed(context)}; file descriptors of web {leaked:+d}"
+    return Finding(figure, passed and alive and leaked <= 8)
 
 
 def _web_killed(context: Context) -> str:

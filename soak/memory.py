@@ -81,13 +81,14 @@ def m1(context: Context) -> Finding:
     """Many mixed requests."""
     count = context.options.requests
     with context.stack() as stack:
-        client.send_all(stack.port, _mixed(max(100, min(WARM_UP, count // 2))), THREADS)
+        warm_up = min(WARM_UP, count // 2)
+        client.send_all(stack.port, _mixed(warm_up), THREADS)
         processes = stack.processes
         before = Footprint(processes)
         replies = client.statuses(client.send_all(stack.port, _mixed(count), THREADS))
         grown = Footprint(processes).growth(before)
         alive = stack.is_alive()
-    figure = f"{count} requests ({counts(replies)}) after {WARM_UP}: {words(grown)}"
+    figure = f"{count} requests ({counts(replies)}) after {warm_up}: {words(grown)}"
     return Finding(figure, is_flat(grown, 50) and set(replies) == {200, 400} and alive)
 
 

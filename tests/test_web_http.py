@@ -298,7 +298,7 @@ def test_a_full_queue_refuses_at_once_with_retry_after_and_probes_still_answer(n
     assert [pending.answer().status for pending in (first, *waiting)] == [200] * 3
 
 
-@pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf", "1_0", "1,5", "0x5"])
+@pytest.mark.parametrize("text", ["", "soon", "0", "0.05", "1e-9", "-1", "nan", "inf", "1_0", "1,5", "0x5"])
 def test_a_timeout_that_is_no_number_of_seconds_is_400(narrow, text):
     answer = narrow.post(X_Request_Timeout=text)
     assert answer.status == 400

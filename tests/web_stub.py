@@ -25,9 +25,13 @@ def png(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def b64(width: int, height: int) -> str:
+    return base64.b64encode(png(width, height)).decode()
+
+
 def body(*sizes: tuple[int, int]) -> bytes:
     """A request with white images of these sizes; one by default."""
-    feed = [{"x": base64.b64encode(png(*size)).decode()} for size in sizes or [(30, 20)]]
+    feed = [{"x": b64(*size)} for size in sizes or [(30, 20)]]
     return json.dumps({"feed": feed, "fetch": []}).encode()
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 HEADER = "X-Request-Timeout"
 """Seconds for which the client waits for its answer."""
+LEAST_SECONDS = 0.1
+"""No image can be asked to be read in less."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
@@ -55,11 +57,11 @@ class Admission:
         """When the request is given up.
 
         Raises:
-            BadInput: the header is no number of seconds.
+            BadInput: the header is no number of seconds, or too small a one.
         """
         text = environ.get(f"HTTP_{HEADER.upper().replace('-', '_')}", str(self._longest))
         seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
-        if seconds <= 0:
-            raise BadInput(f"{HEADER} must be a number of seconds greater than 0, for example 2.5.")
+        if seconds < LEAST_SECONDS:
+            raise BadInput(f"{HEADER} must be a number of seconds, at least {LEAST_SECONDS}; for example 2.5.")
         has_left = environ.get("waitress.client_disconnected", lambda: False)
         return Deadline(began + min(seconds, self._longest), has_left)

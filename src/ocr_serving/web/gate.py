@@ -84,13 +84,15 @@ class Gate:
 
         Raises:
             Overloaded: there is no room, or no hope to be in time.
-            DeadlineExceeded: the time ran out in the queue.
+            DeadlineExceeded: the time ran out.
             ClientLeft: the client left while its request was in the queue.
             ShuttingDown: the service ends.
         """
         with self._lock:
             if self.closed:
                 raise self._drop("shutting_down", ShuttingDown("The service is shutting down."))
+            if not deadline.remaining():
+                raise self._expired()
             if self.running < self._max_running:
                 if not self._is_hopeful(deadline):
                     raise self._hopeless()
@@ -203,7 +205,7 @@ class Gate:
         return self._drop(reason, error)
 
     def _expired(self) -> OcrServingError:
-        return self._drop("expired", DeadlineExceeded("The time for this request ran out in the queue."))
+        return self._drop("expired", DeadlineExceeded("The time for this request ran out before it was worked on."))
 
     def _left(self) -> OcrServingError:
         return self._drop("client_left", ClientLeft("The client closed the connection while its request waited."))

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ocr_serving.settings import Settings
+from ocr_serving.web.admission import LEAST_SECONDS
 from ocr_serving.web.services import DEFAULT_NAMES, Service
 
 Schema = dict[str, Any]
@@ -129,7 +130,7 @@ def _prediction(form: Schema, result: Schema, settings: Settings) -> Schema:
                 "name": "X-Request-Timeout",
                 "in": "header",
                 "description": f"seconds the client waits, at most {settings.request_timeout:g}",
-                "schema": {"type": "number", "exclusiveMinimum": 0},
+                "schema": {"type": "number", "minimum": LEAST_SECONDS},
             },
             {"name": "X-Request-Id", "in": "header", "schema": {"type": "string"}},
         ],

@@ -78,6 +78,8 @@ class Server:
         """Answer requests until drain() is called, and those that had been accepted; returns whether all were."""
         while not self._is_over():
             wasyncore.loop(_POLL_SECONDS, use_poll=True, map=self._map, count=1)
+            if self._drain_until is not None and not self._app.gate.running and not self._app.gate.queued:
+                self._waitress.accepting = False  # clients that come again and again to be refused would prolong it
         drained = self._is_idle()
         self._waitress.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map)

@@ -44,7 +44,7 @@ def test_genuine_inputs_are_read(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damaged_inputs_are_read_or_refused(name, data):
     decode, seeds = TARGETS[name]

@@ -11,6 +11,8 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ocr_serving import endpoint
 from ocr_serving.errors import UpstreamUnavailable
@@ -271,3 +273,39 @@ def test_a_hundred_idle_connections_block_nobody(port):
     finally:
         for connection in idle:
             connection.close()
+
+
+LEAK = re.compile(r"Traceback|File \"|\.py\b|/(home|root|work|tmp|usr|etc|var)/|site-packages|0x[0-9a-f]{6,}")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just(IMAGE),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "feed", "fetch", "a"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_no_body_brings_it_down_or_makes_it_talk(client, body):
+    answer = post(client, body)
+    assert answer.status_code in (200, 400, 413, 422)
+    if answer.status_code != 200:
+        assert not LEAK.search(answer.text)
+
+
+def test_a_body_of_a_million_keys_or_of_a_key_twice_is_refused(client):
+    many = json.dumps({f"k{i}": 0 for i in range(100_001)}).encode()
+    large = create_app(SizeService(), Settings()).test_client()
+    assert_error(post(large, many), 400, "INVALID_ARGUMENT", "more than 100000 quotation marks and commas")
+    item = b'{"x":"' + IMAGE.encode() + b'"}'
+    for twice in (
+        b'{"feed":[' + item + b'],"fetch":[],"feed":[' + item + b"]}",
+        b'{"feed":[{"x":"' + IMAGE.encode() + b'","x":"AAAA"}],"fetch":[]}',
+        b'{"feed":[{"\\u0078":"AAAA","x":"' + IMAGE.encode() + b'"}],"fetch":[]}',
+        b'{"feed":[' + item + b'],"fetch":[],"a":{"b":1,"b":2}}',
+    ):
+        assert_error(post(client, twice), 400, "INVALID_ARGUMENT", "has a key twice")
+
+
+def test_a_compressed_body_is_refused(client):
+    answer = client.post(ROUTE, data=b"x", content_type="application/json", headers={"Content-Encoding": "gzip"})
+    assert_error(answer, 400, "INVALID_ARGUMENT", "Content-Encoding is not supported")

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 import web_stub
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rpc_peers import wait_until
 
@@ -98,6 +98,8 @@ def test_what_a_proxy_may_read_otherwise_is_refused_and_the_connection_closed(we
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=300), cut=st.integers(1, 50))
+@example(data=b"\r\x00", cut=1)
+@example(data=b"\r\n" + POST + b"\r\n", cut=1)
 def test_any_bytes_are_parsed_to_a_request_or_a_refusal(data, cut):
     """However they are cut into packets; and nothing but an error of ours comes out."""
     parsed = [_parse([data])]

@@ -59,9 +59,11 @@ class Admission:
         Raises:
             BadInput: the header is no number of seconds, or too small a one.
         """
-        text = environ.get(f"HTTP_{HEADER.upper().replace('-', '_')}", str(self._longest))
-        seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
-        if seconds < LEAST_SECONDS:
-            raise BadInput(f"{HEADER} must be a number of seconds, at least {LEAST_SECONDS}; for example 2.5.")
+        text = environ.get(f"HTTP_{HEADER.upper().replace('-', '_')}")
+        seconds = self._longest
+        if text is not None:
+            seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
+            if seconds < LEAST_SECONDS:
+                raise BadInput(f"{HEADER} must be a number of seconds, at least {LEAST_SECONDS}; for example 2.5.")
         has_left = environ.get("waitress.client_disconnected", lambda: False)
         return Deadline(began + min(seconds, self._longest), has_left)

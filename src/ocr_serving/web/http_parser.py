@@ -67,7 +67,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         """See HTTPRequestParser: takes bytes, returns how many."""
-        if not self.header_bytes_received and not _METHOD.match(data):
+        if self._is_before_method() and not _METHOD.match(self.header_plus + data):
             self.fault = BadInput("This is not HTTP; TLS, if wanted, is for a proxy in front.")
             taken = len(data)
         elif self.chunked and self.body_rcv is not None:
@@ -98,6 +98,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
                 self.fault = BadInput("Transfer-Encoding cannot stand beside Content-Length, nor in HTTP/1.0.")
             elif [encoding.lower() for encoding in encodings] != [b"chunked"]:
                 self.fault = BadInput("Transfer-Encoding must be chunked, once.")
+
+    def _is_before_method(self) -> bool:
+        """Whether nothing has come yet, or only the line ends that may stand before a request."""
+        return self.body_rcv is None and not self.completed and not self.header_plus.strip(b"\r\n")
 
     def _check_chunks(self, data: int) -> None:
         """Look for a fault in a chunked body of which so many bytes of data have come."""

@@ -1,0 +1,111 @@
+"""Log lines: one each, whatever is in them, and never in anybody's way."""
+
+import io
+import json
+import logging
+import threading
+
+import pytest
+from rpc_peers import wait_until
+
+from ocr_serving import logs, request_id
+
+
+@pytest.fixture
+def logger():
+    """A logger whose lines go nowhere else."""
+    made = logging.Logger("test")
+    yield made
+    for handler in made.handlers:
+        handler.close()
+
+
+def lines_of(logger, formatter, *calls):
+    """What the calls write."""
+    stream = io.StringIO()
+    handler = logs.BackgroundHandler(stream)
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+    for call in calls:
+        call()
+    handler.flush()
+    return stream.getvalue().splitlines()
+
+
+HARM = "a\nERROR forged line\r\x1b[31m\u2028b"
+
+
+def test_nothing_from_outside_begins_a_line_of_its_own(logger):
+    [line] = lines_of(logger, logs.TextFormatter(), lambda: logger.info("path %s", HARM))
+    assert r"path a\x0aERROR forged line\x0d\x1b[31m\x2028b" in line
+
+
+def test_a_json_line_carries_id_and_fields(logger):
+    def call():
+        with request_id.working_on("id-1"):
+            logger.warning("read %s", HARM, extra=logs.fields(status=200))
+
+    [line] = lines_of(logger, logs.JsonFormatter(), call)
+    found = json.loads(line)
+    assert (found["level"], found["request_id"], found["status"]) == ("WARNING", "id-1", 200)
+    assert found["message"] == f"read {HARM}"
+    assert found["time"].endswith("+00:00")
+
+
+def test_a_trace_is_part_of_its_json_line(logger):
+    def call():
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            logger.exception("broke")
+
+    [line] = lines_of(logger, logs.JsonFormatter(), call)
+    assert "ZeroDivisionError" in json.loads(line)["trace"]
+
+
+def test_lines_without_a_request_have_no_id(logger):
+    [text] = lines_of(logger, logs.TextFormatter(), lambda: logger.info("started"))
+    assert text.endswith("started")
+
+
+class Stuck(io.StringIO):
+    """A stream whose reader has stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.release.wait(60)
+        return super().write(text)
+
+
+def test_a_reader_that_stopped_costs_lines_and_not_time(logger, monkeypatch):
+    monkeypatch.setattr(logs, "LINES", 10)
+    stream = Stuck()
+    handler = logs.BackgroundHandler(stream)
+    handler.setFormatter(logs.TextFormatter())
+    logger.addHandler(handler)
+    for i in range(50):
+        logger.info("line %d", i)
+    assert 39 <= handler.dropped <= 40, "ten wait, and one is being written"
+    stream.release.set()
+    handler.flush()
+    assert stream.getvalue().count("line") == 50 - handler.dropped
+
+
+class Full(io.StringIO):
+    """A disk without room."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [Full(), None])
+def test_a_stream_that_takes_nothing_is_borne(logger, stream):
+    handler = logs.BackgroundHandler(stream)
+    logger.addHandler(handler)
+    for _ in range(3):
+        logger.info("line")
+    wait_until(lambda: not handler._lines.unfinished_tasks)
+    assert handler.dropped == (3 if stream else 0)

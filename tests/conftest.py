@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import server_process
 import zoo_models
+from rpc_peers import Doubler, serving
 from server_process import ServerProcess
+
+from ocr_serving.server.listener import ModelServer
 
 
 @pytest.fixture(scope="session")
@@ -59,4 +62,16 @@ def det_debugger(models: Path) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def rec_debugger(models: Path) -> Iterator[ServerProcess]:
     with server_process.running(*server_process.web("rec_debugger"), cwd=models) as server:
+        yield server
+
+
+@pytest.fixture
+def doubler() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def server(doubler: Doubler) -> Iterator[ModelServer]:
+    """A model server of the doubler, in this process."""
+    with serving(doubler) as server:
         yield server

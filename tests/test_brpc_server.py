@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES, Doubler, connect, frame_of, numbers, read_frame, remote, serving, wait_until
+from rpc_peers import CAPTURES, connect, frame_of, numbers, read_frame, remote, serving, wait_until
 
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import compression, frame, messages, meta
@@ -27,17 +27,6 @@ def values(answer):
 
 def genuine(name):
     return (CAPTURES / "brpc" / f"{name}.bin").read_bytes()
-
-
-@pytest.fixture
-def doubler():
-    return Doubler()
-
-
-@pytest.fixture
-def server(doubler):
-    with serving(doubler) as server:
-        yield server
 
 
 def assert_alive(server):

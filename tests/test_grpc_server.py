@@ -8,7 +8,7 @@ import time
 import grpc
 import numpy as np
 import pytest
-from rpc_peers import Doubler, connect, numbers, remote, serving, wait_until
+from rpc_peers import connect, numbers, remote, serving, wait_until
 
 from ocr_serving import endpoint
 from ocr_serving.server.limits import Limits
@@ -20,17 +20,6 @@ OIP = "/inference.GRPCInferenceService"
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 TYPES = ["int64", "float32", "int32", "float64", "int16", "float16", "uint8", "int8", "bool"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-@pytest.fixture
-def doubler():
-    return Doubler()
-
-
-@pytest.fixture
-def server(doubler):
-    with serving(doubler) as server:
-        yield server
 
 
 @contextlib.contextmanager

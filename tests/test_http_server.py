@@ -14,7 +14,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rpc_peers import CAPTURES, Doubler, connect, numbers, remote, serving, wait_until
+from rpc_peers import CAPTURES, connect, numbers, remote, serving, wait_until
 
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import messages
@@ -24,17 +24,6 @@ SHORT = "/GeneralModelService/inference"
 LONG = "/baidu.paddle_serving.predictor.general_model.GeneralModelService/inference"
 TYPES = {0: "int64", 1: "float32", 2: "int32", 3: "float64", 4: "int16", 5: "float16", 7: "uint8", 8: "int8", 9: "bool"}
 FIELDS = {0: "int64_data", 1: "float_data", 2: "int_data", 3: "float64_data", 9: "bool_data"}
-
-
-@pytest.fixture
-def doubler():
-    return Doubler()
-
-
-@pytest.fixture
-def server(doubler):
-    with serving(doubler) as server:
-        yield server
 
 
 def post(server, body, content_type="application/json", path=SHORT, **headers):

@@ -8,7 +8,7 @@ import pytest
 import requests
 import tritonclient.grpc
 import tritonclient.http
-from rpc_peers import Doubler, remote, serving, wait_until
+from rpc_peers import remote, serving, wait_until
 from tritonclient.utils import InferenceServerException
 
 from ocr_serving.server.limits import Limits
@@ -19,17 +19,6 @@ DATATYPES = {
 }  # fmt: skip
 INFER = "/v2/models/doubler/infer"
 X = {"name": "image", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
-
-
-@pytest.fixture
-def doubler():
-    return Doubler()
-
-
-@pytest.fixture
-def server(doubler):
-    with serving(doubler) as server:
-        yield server
 
 
 @pytest.fixture(params=[tritonclient.http, tritonclient.grpc], ids=["http", "grpc"])

@@ -47,8 +47,9 @@ class OpenVINOEngine:
     """See engine.base.Engine.
 
     A model is compiled once for each form it is asked for: (uint8 or float32 input) x (graph outputs or derived ones).
-    The uint8 form normalises inside the graph. The derived form is cut before the class matrix; a CTCHead goes on from
-    there, so the probabilities of all classes never leave the processor's cache.
+    The uint8 form normalises inside the graph. The derived form of a det model ends before its sigmoid; that of a rec
+    model is cut before the class matrix, and a second graph goes on from there, so the probabilities of all classes
+    never leave the processor's cache.
     """
 
     name = "openvino"

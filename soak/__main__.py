@@ -17,21 +17,35 @@ from collections.abc import Sequence
 from harness import result
 from harness.images import ROOT
 
-from soak import correctness, decoding, hostile, lifecycle, limits, memory, observability, overload, security
+from soak import (
+    correctness,
+    decoding,
+    hostile,
+    limits,
+    memory,
+    observability,
+    overload,
+    packaging,
+    processes,
+    security,
+    surroundings,
+    upstream,
+)
 from soak.scenario import Context, Finding, Options, Scenario
 
 REPORT = ROOT / "docs" / "reliability.md"
 FINDINGS = ROOT / "soak" / "findings.json"
-SCENARIOS: tuple[Scenario, ...] = (
-    *limits.SCENARIOS,
-    *decoding.SCENARIOS,
-    *overload.SCENARIOS,
-    *correctness.SCENARIOS,
-    *lifecycle.SCENARIOS,
-    *memory.SCENARIOS,
-    *security.SCENARIOS,
-    *observability.SCENARIOS,
-    *hostile.SCENARIOS,
+_GROUPS = "LDOCRMSBH"
+"""In the order of the report."""
+_MODULES = (
+    limits, decoding, overload, correctness, processes, upstream, surroundings, memory, security, packaging,
+    observability, hostile,
+)  # fmt: skip
+SCENARIOS: tuple[Scenario, ...] = tuple(
+    sorted(
+        (scenario for module in _MODULES for scenario in module.SCENARIOS),
+        key=lambda scenario: (_GROUPS.index(scenario.id[0]), scenario.id),
+    )
 )
 _WORDS = {True: "yes", False: "**no**", None: "does not apply"}
 

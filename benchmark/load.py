@@ -60,6 +60,7 @@ def _step(service: Running, run: Callable[[], Outcome]) -> Result:
     answered = len(outcome.latencies)
     print(f"{answered} answers in {outcome.seconds:.1f} s", file=sys.stderr)
     return {
+        "answers": answered,
         "images_per_s": round(answered / outcome.seconds, 3),
         **(latency(outcome.latencies) if answered else {"p50_ms": None, "p99_ms": None}),
         "failures": outcome.failures,
@@ -72,7 +73,7 @@ def markdown(data: Result) -> str:
     parts = []
     for name, steps in data.items():
         processes = list(steps["closed"][0]["processes"])
-        head = ["images/s", "p50 ms", "p99 ms", "not answered", *(f"{p}: cores, MB" for p in processes)]
+        head = ["answers", "images/s", "p50 ms", "p99 ms", "not answered", *(f"{p}: cores, MB" for p in processes)]
         closed = [[step["clients"], *_cells(step), _against_queueing(step)] for step in steps["closed"]]
         opened = [[f"{s['share']:.0%} of capacity, {s['rate']:.3g}/s", *_cells(s)] for s in steps["open"]]
         parts.append(result.table([f"{name}, clients", *head, "p99 / ideal queueing"], closed))
@@ -89,7 +90,7 @@ def _against_queueing(step: Result) -> float | None:
 def _cells(step: Result) -> list[object]:
     failures = ", ".join(f"{count} x {why}" for why, count in step["failures"].items()) or 0
     used = [f"{p['cores']:.2f}, {p['rss_mb']:.0f}" for p in step["processes"].values()]
-    return [step["images_per_s"], step["p50_ms"], step["p99_ms"], failures, *used]
+    return [step["answers"], step["images_per_s"], step["p50_ms"], step["p99_ms"], failures, *used]
 
 
 def figures(data: Result) -> dict[str, Figure]:

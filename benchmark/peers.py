@@ -10,27 +10,22 @@ that from the bytes of an image file to its texts.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from statistics import fmean, geometric_mean, median
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from f1 import page_f1
-from harness import environment, images, result
-from harness.images import ImageSet, LabelledImage
+from harness import environment, images, result, turns
+from harness.images import ImageSet
 from harness.measure import latency
-from harness.peer import Peer, PeerFailed, PeerProcess, Reading, WebPeer
+from harness.peer import Peer, PeerProcess, WebPeer
 from harness.result import Result
 from harness.services import SERVICES, Models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PAUSE_SECONDS = 0.05
-"""Between two peers: threads that spin for a while after their work would slow down the next one."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,6 @@ PEERS = {
 OPTIONAL = ("ours-v4", "paddlex")
 """Only when named: PaddleX brings 1.4 GB of packages."""
 
-Readings = dict[str, list[list[Reading | None]]]
-"""Peer -> image -> one reading a pass, None where the peer failed."""
-
 
 def measure(sets: Sequence[ImageSet], names: Sequence[str], repeat: int) -> Result:
     """Set -> peer -> figures."""
@@ -95,7 +87,10 @@ def measure(sets: Sequence[ImageSet], names: Sequence[str], repeat: int) -> Resu
         for name in names:
             print(f"Starting {name}", file=sys.stderr)
             peers[name] = PEERS[name].open(stack)
-        found = {image_set.name: _read_set(image_set, peers, repeat) for image_set in sets}
+        found = {}
+        for image_set in sets:
+            turns.warm_up(image_set, peers)
+            found[image_set.name] = turns.read_set(image_set, peers, 1 + repeat)
     return {
         "weights": {name: PEERS[name].weights for name in names},
         "ours": [name for name in names if PEERS[name].ours],
@@ -107,57 +102,21 @@ def measure(sets: Sequence[ImageSet], names: Sequence[str], repeat: int) -> Resu
     }
 
 
-def _read_set(image_set: ImageSet, peers: dict[str, Peer], repeat: int) -> Readings:
-    """1 + repeat passes over the set; the peers take turns at each image, and at being first."""
-    found: Readings = {name: [[] for _ in image_set.images] for name in peers}
-    names = list(peers)
-    for name in names:
-        _read(name, peers[name], image_set.images[0])
-    for turn in range(1 + repeat):
-        for i, picture in enumerate(image_set.images):
-            print(f"\r{image_set.name}: pass {turn}, image {i + 1}", end="", file=sys.stderr)
-            shift = (i + turn) % len(names)
-            for name in names[shift:] + names[:shift]:
-                time.sleep(PAUSE_SECONDS)
-                found[name][i].append(_read(name, peers[name], picture))
-    print(file=sys.stderr)
-    return found
-
-
-def _read(name: str, peer: Peer, picture: LabelledImage) -> Reading | None:
-    try:
-        return peer.read(picture.file)
-    except PeerFailed as error:
-        print(f"\n{name}: {error}", file=sys.stderr)
-        return None
-
-
-def _figures(image_set: ImageSet, readings: list[list[Reading | None]]) -> Result:
+def _figures(image_set: ImageSet, readings: list[turns.Passes]) -> Result:
     """Of one peer on one set: speed on images seen before and at first sight, latencies, F1."""
-    seen = [seconds for seconds in map(_seen, readings) if seconds]
+    seen = [seconds for seconds in map(turns.seen, readings) if seconds]
     first = [passes[0].seconds for passes in readings if passes[0]]
-    f1 = [
-        page_f1(picture.truth, passes[-1].texts if passes[-1] else [])
-        for picture, passes in zip(image_set.images, readings, strict=True)
-        if picture.truth is not None
-    ]
     return {
         "images": len(image_set.images),
         "failed": sum(passes[-1] is None for passes in readings),
         "images_per_s": len(seen) / sum(seen) if seen else None,
         "first_sight_images_per_s": len(first) / sum(first) if first else None,
         **(latency(seen) if seen else {"p50_ms": None, "p99_ms": None}),
-        "f1": round(fmean(f1), 4) if f1 else None,
+        "f1": turns.mean_f1(image_set.images, readings),
     }
 
 
-def _seen(passes: list[Reading | None]) -> float | None:
-    """Median seconds of the passes after the first, if there are any."""
-    times = [reading.seconds for reading in passes[1:] or passes if reading]
-    return median(times) if times else None
-
-
-def _ratios(found: dict[str, Readings], names: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+def _ratios(found: dict[str, turns.Readings], names: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
     """Peer -> set -> images/s of ours with the same weights over the peer's, on the images that both read."""
     for name in names:
         ours = next((n for n in names if PEERS[n].ours and PEERS[n].weights == PEERS[name].weights), None)
@@ -166,7 +125,9 @@ def _ratios(found: dict[str, Readings], names: Sequence[str]) -> Iterator[tuple[
         by_set = {}
         for set_name, readings in found.items():
             pairs = [
-                (a, b) for a, b in zip(map(_seen, readings[name]), map(_seen, readings[ours]), strict=True) if a and b
+                (a, b)
+                for a, b in zip(map(turns.seen, readings[name]), map(turns.seen, readings[ours]), strict=True)
+                if a and b
             ]
             if pairs:
                 by_set[set_name] = sum(a for a, _ in pairs) / sum(b for _, b in pairs)

@@ -1,6 +1,6 @@
 """What each protocol of the model server costs: bytes on the wire and time, for one det request on one server.
 
-    python benchmark/protocols.py
+    .venv/bin/python benchmark/protocols.py
 
 The request is an image as the original's clients send it to det, float32 (1, 3, h, w), and its answer the probability
 map, float32 (1, 1, h, w); every protocol must bring the same map, bit for bit. The time is the client's: from the array
@@ -10,6 +10,7 @@ it has to the array it gets, on a kept connection. What is not inference or copy
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 from harness import result
@@ -22,6 +23,9 @@ from harness.wire_meter import metered
 from ocr_serving import model_dir
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ENGINE = "engine alone, no protocol"
 
@@ -62,6 +66,19 @@ def markdown(data: Result) -> str:
         for name, cost in data["protocols"].items()
     ]
     return result.table(head, rows)
+
+
+def figures(data: Result) -> dict[str, Figure]:
+    """Time of a request in each protocol, of which the engine's is the last bar."""
+    from matplotlib.figure import Figure
+
+    protocols = data["protocols"]
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(protocols)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(protocols), [cost["ms"] for cost in protocols.values()], color="lightsteelblue")
+    axes.set_xlabel("ms")
+    axes.invert_yaxis()
+    return {"protocols": figure}
 
 
 def main() -> None:

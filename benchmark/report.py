@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS = {
     "peers": "Against other systems",
+    "sweep": "Settings: accuracy and time",
     "stages": "Where the time of a request goes",
     "engines": "Engines and their floor",
     "load": "Under load",
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "start": "Start, memory, size",
 }
 """Script -> its heading."""
+PNG_DPI = 110
 INTRODUCTION = """# Benchmarks
 
 Written by `benchmark/report.py`; do not edit. Each part is measured by one command, given with it; figures of one table
@@ -55,7 +57,7 @@ def _part(name: str, heading: str, result: dict[str, Any], plots: Path) -> str:
     pictures = []
     figures = script.figures(result["data"]) if hasattr(script, "figures") else {}
     for plot, figure in figures.items():
-        _save(figure, plots / f"{plot}.svg")
+        _save(figure, plots / plot)
         pictures.append(f"![{heading}]({plots.name}/{plot}.svg)\n")
     options = "  \n".join(f"{key}: {_option(value)}" for key, value in result["options"].items() if value is not None)
     about = "\n\n".join([title, *rest])
@@ -84,12 +86,13 @@ def _option(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _save(figure: Figure, file: Path) -> None:
-    """As SVG: text stays text, and equal data give equal files."""
+def _save(figure: Figure, stem: Path) -> None:
+    """As SVG and as PNG: text stays text in the former, and equal data give equal files."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmark"}):
-        figure.savefig(file, metadata={"Date": None})
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(stem.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
 
 
 def main() -> None:

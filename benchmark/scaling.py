@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LINES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 50.0)
 CONCURRENCY = (1, 2, 4, 8, 16)
-FAMILIES = ("ppocrv6_tiny", "ppocrv6_small")
+FAMILIES = ("ppocrv6_tiny", "ppocrv4_mobile", "ppocrv5_mobile", "ppocrv6_small")
 USUAL_LINES = 40
 """On a page whose lines are not what varies."""
 
@@ -137,16 +137,27 @@ def markdown(data: Result) -> str:
         columns = [column for column in series["points"][0] if column != "x"]
         rows: Iterable[list[object]] = ([p["x"], *(p[column] for column in columns)] for p in series["points"])
         parts.append(result.table([series["x"], *(column.replace("_per_", "/") for column in columns)], rows))
-        if series["law"]:
-            parts.append(Growth(**series["law"]).words(series["x"]) + "\n")
+        if sentence := _words(series):
+            parts.append(sentence + "\n")
     return "\n".join(parts)
 
 
+def _words(series: Result) -> str:
+    """How the cost of a series grows; of two points, which have no law, how they differ."""
+    if series["law"]:
+        return Growth(**series["law"]).words(series["x"])
+    if len(series["points"]) != 2:
+        return ""
+    first, last = series["points"]
+    more, cost = (last[key] / first[key] for key in ("x", "ms"))
+    return f"At {more:.3g} times the {series['x']} the cost is {cost:.3g} times as high."
+
+
 def figures(data: Result) -> dict[str, Figure]:
-    """Cost against lines, pixels and requests at once, both axes logarithmic."""
+    """Cost against what varies in each series, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    shown = [series for series in data.values() if len(series["points"]) > 2]
+    shown = [series for series in data.values() if len(series["points"]) > 1]
     if not shown:
         return {}
     figure = Figure(figsize=(3 * len(shown), 2.8), layout="constrained")

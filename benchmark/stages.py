@@ -11,12 +11,14 @@ is then what is left of the time to the first byte. The chained server's client 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
 from harness import images, ours, result
+from harness.images import ImageSet
 from harness.measure import milliseconds
 from harness.result import Result
 from harness.services import SERVICES, Models, Running
@@ -104,71 +106,86 @@ class Subject:
         }
 
 
-def measure(sets: list[images.ImageSet], models: Models, repeat: int) -> Result:
-    """Service -> stage -> mean over the images, of medians over the repeats, in milliseconds."""
-    pictures = [picture for image_set in sets for picture in image_set.images]
-    found: dict[str, list[list[Stages]]] = {name: [] for name in SERVICES}
+def measure(sets: Sequence[ImageSet], models: Models, repeat: int) -> Result:
+    """Set -> service -> stage -> mean over the images, of medians over the repeats, in milliseconds."""
     with ExitStack() as stack:
         subjects = {
             name: Subject(stack.enter_context(start(models)), models, stack) for name, start in SERVICES.items()
         }
-        for picture in pictures:
-            for turn in range(1 + repeat):
-                for name, subject in subjects.items():
-                    stages = subject.measure(picture.file)
-                    if turn == 0:  # the warm-up
-                        found[name].append([])
-                    else:
-                        found[name][-1].append(stages)
-    sources = {name: subject.source for name, subject in subjects.items()}
-    services = {name: _summary(runs) for name, runs in found.items()}
-    return {"images": len(pictures), "sources": sources, "services": services}
+        found = {
+            image_set.name: {"images": len(image_set.images), "services": _services(image_set, subjects, repeat)}
+            for image_set in sets
+        }
+    return {"sources": {name: subject.source for name, subject in subjects.items()}, "sets": found}
 
 
-def _summary(images_: list[list[Stages]]) -> dict[str, float]:
+def _services(image_set: ImageSet, subjects: Mapping[str, Subject], repeat: int) -> dict[str, Stages]:
+    """Service -> stage -> milliseconds."""
+    found: dict[str, list[list[Stages]]] = {name: [] for name in subjects}
+    for picture in image_set.images:
+        for turn in range(1 + repeat):
+            for name, subject in subjects.items():
+                stages = subject.measure(picture.file)
+                if turn == 0:  # the warm-up
+                    found[name].append([])
+                else:
+                    found[name][-1].append(stages)
+    return {name: _summary(runs) for name, runs in found.items()}
+
+
+def _summary(images_: list[list[Stages]]) -> Stages:
     return {stage: milliseconds(mean(median(run[stage] for run in runs) for runs in images_)) for stage in ROWS}
 
 
 def markdown(data: Result) -> str:
-    """The table."""
-    services = data["services"]
+    """A table a set."""
+    return "\n".join(_table(name, found, data["sources"]) for name, found in data["sets"].items())
+
+
+def _table(set_name: str, found: Result, sources: Mapping[str, str]) -> str:
+    """The table of one set, and what the services cost against each other."""
+    services = found["services"]
     rows: list[list[object]] = [[title, *(s[stage] for s in services.values())] for stage, title in ROWS.items()]
     outside = [round(100 * (1 - sum(s[stage] for stage in INFER) / s["total"]), 1) for s in services.values()]
     rows.append(["outside det and rec inference, % of total", *outside])
-    head = [f"ms, mean of {data['images']} images", *services]
-    rows.append(["server's stages known by", *data["sources"].values()])
-    text = result.table(head, rows)
+    rows.append(["server's stages known by", *sources.values()])
+    text = result.table([f"{set_name}, ms, mean of {found['images']} images", *services], rows)
     others = dict(services)
     if inside := others.pop("in-process", None):
         ratios = [f"{name} {s['total'] / inside['total']:.2f} x" for name, s in others.items()]
         text += f"\nLatency against the in-process web service: {', '.join(ratios)}.\n"
-        told = [name for name in others if data["sources"][name] == data["sources"]["in-process"] != DIFFERENCE]
+        told = [name for name in others if sources[name] == sources["in-process"] != DIFFERENCE]
         hops = [f"{name} {sum(others[name][stage] - inside[stage] for stage in INFER):.3g} ms" for name in told]
         text += f"Det and rec infer longer than in process, the cost of the hop: {', '.join(hops)}.\n" if hops else ""
     return text
 
 
 def figures(data: Result) -> dict[str, Figure]:
-    """One bar a service, one colour a stage."""
+    """One bar a set and service, one colour a stage."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    bars = {
+        f"{set_name}, {name}": stages
+        for set_name, found in data["sets"].items()
+        for name, stages in found["services"].items()
+    }
+    figure = Figure(figsize=(8, 1 + 0.4 * len(bars)), layout="constrained")
     axes = figure.subplots()
-    names, left = list(data["services"]), [0.0] * len(data["services"])
+    left = [0.0] * len(bars)
     for stage, title in ROWS.items():
         if stage in ("server", "overhead", "total"):
             continue
-        widths = [max(0.0, data["services"][name][stage]) for name in names]
-        axes.barh(names, widths, left=left, label=title)
+        widths = [max(0.0, stages[stage]) for stages in bars.values()]
+        axes.barh(list(bars), widths, left=left, label=title)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("ms")
-    axes.legend(fontsize="x-small", ncols=2, bbox_to_anchor=(1, 1), loc="upper left")
+    axes.legend(fontsize="x-small", bbox_to_anchor=(1, 1), loc="upper left")
     return {"stages": figure}
 
 
 def main() -> None:
-    """Measure, write the result file, print the table."""
+    """Measure, write the result file, print the tables."""
     parser = result.parser(__doc__ or "", "stages")
     parser.add_argument("--repeat", type=int, default=5, help="times each image is sent, after one that does not count")
     parser.add_argument("--models", default="ppocrv6_small", help="family of the zoo's models (default: %(default)s)")

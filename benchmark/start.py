@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from harness import images, installed, result
 from harness.result import Result
 from harness.services import SERVICES, Models
 from harness.usage import memory_mb
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REST_SECONDS = 1.0
 SHOWN_PACKAGES = 8
@@ -60,6 +65,33 @@ def markdown(data: Result) -> str:
             result.table(["installed, MB", ""], shown),
         )
     )
+
+
+def figures(data: Result) -> dict[str, Figure]:
+    """Seconds to the first answer of each service, the first start and later ones, and memory at rest."""
+    from matplotlib.figure import Figure
+
+    services = data["services"]
+    names = list(services)
+    figure = Figure(figsize=(8, 1 + 0.5 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, title in enumerate(("first start", "later ones, median")):
+        seconds = [_answered(found["starts"])[i] for found in services.values()]
+        left.barh([row + 0.4 * i - 0.2 for row in range(len(names))], seconds, 0.4, label=title)
+    left.set_yticks(range(len(names)), names)
+    memory = [sum(m["pss_mb"] for m in found["memory"].values()) for found in services.values()]
+    right.barh(range(len(names)), memory, color="lightsteelblue")
+    left.set_xlabel("s to the first answer")
+    right.set_xlabel("memory at rest, MB (pss)")
+    figure.legend(fontsize="x-small", loc="outside upper left", ncols=2)
+    left.invert_yaxis()
+    return {"start": figure}
+
+
+def _answered(starts: Sequence[Result]) -> tuple[float, float]:
+    """Seconds to the first answer: of the first start, and of the later ones."""
+    times = [start["first_answer_s"] for start in starts]
+    return times[0], median(times[1:] or times)
 
 
 def main() -> None:

@@ -14,6 +14,15 @@ def test_the_law_behind_exact_costs_is_found(exponent: float, words: str) -> Non
     assert words in law.words("number of lines")
 
 
+def test_a_cost_that_falls_is_told_apart_from_one_that_grows() -> None:
+    cores = [1, 2, 4, 8, 16]
+    law = measure.growth(cores, [20 + 300 / n for n in cores])
+
+    assert law.exponent == pytest.approx(-1, abs=0.051)
+    assert law.fixed == pytest.approx(20, rel=0.1)
+    assert "falls in inverse proportion to the number of cores" in law.words("number of cores")
+
+
 def test_a_cost_that_stays_the_same_has_no_exponent() -> None:
     law = measure.growth([1, 10, 100], [50.0, 52.0, 49.0])
 

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
+    "sweep": ["--limit", "1", "--repeat", "1", "--try", "det_limit_side=320", "rec_min_score=1", "--try", "threads=1"],
     "stages": ["--limit", "1", "--repeat", "1"],
     "peers": ["--limit", "1", "--repeat", "0", "--peers", "ours", "ours-rpc"],
     "load": ["--limit", "1", "--services", "in-process", "--clients", "1", "2", "--rates", "0.5", "--seconds", "0.5"],
@@ -59,7 +60,7 @@ def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_stages_of_a_request_add_up_to_its_time(results: Results) -> None:
-    for stages in results.data("stages")["services"].values():
+    for stages in results.data("stages")["sets"]["signs"]["services"].values():
         outside = stages["client_read"] + stages["upload"] + stages["server"] + stages["download"]
         assert outside == pytest.approx(stages["total"], rel=0.01)
         assert min(stages["det_infer"], stages["rec_infer"]) > 0
@@ -73,6 +74,32 @@ def test_peers_read_the_same_text_in_process_and_over_rpc(results: Results) -> N
     assert ours["failed"] == rpc["failed"] == 0
     ratio = found["ratios"]["ours-rpc"]["signs"]
     assert ratio == pytest.approx(ours["images_per_s"] / rpc["images_per_s"])
+
+
+def test_settings_are_judged_by_f1_and_time_side_by_side(results: Results) -> None:
+    found = results.data("sweep")["sets"]["signs"]
+
+    assert list(found) == ["defaults", "det_limit_side=320", "rec_min_score=1", "threads=1"]
+    assert found["defaults"]["f1"] == found["threads=1"]["f1"] > 0.9
+    assert found["rec_min_score=1"]["f1"] == 0.0
+    assert all(row["ms"] > 0 and row["failed"] == 0 for row in found.values())
+
+
+@pytest.mark.parametrize(
+    ("tried", "says"),
+    [
+        ("det_box_tresh=0.6", "det_box_tresh cannot be tried here"),
+        ("port=9", "port cannot be tried here"),
+        ("det_limit_side=big", "a value it does not take"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_not_tried(tried: str, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmark" / "sweep.py"), "--try", tried], capture_output=True, text=True
+    )
+
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
 def test_every_request_of_a_load_step_is_accounted_for(results: Results) -> None:
@@ -120,5 +147,8 @@ def test_the_report_holds_every_part_and_small_plots_and_no_path(
     assert str(ROOT) not in text
     assert str(labelled) not in text
     plots = list((tmp_path / "benchmarks").iterdir())
-    assert {plot.suffix for plot in plots} == {".svg"}
-    assert all(f"(benchmarks/{plot.name})" in text and plot.stat().st_size < 100_000 for plot in plots)
+    drawn = {plot.stem for plot in plots}
+    assert drawn >= {*SCRIPTS} - {"scaling"}  # whose series have one point here
+    assert {plot.name for plot in plots} == {f"{name}{suffix}" for name in drawn for suffix in (".svg", ".png")}
+    assert all(f"(benchmarks/{name}.svg)" in text for name in drawn)
+    assert all(plot.stat().st_size < 100_000 for plot in plots)

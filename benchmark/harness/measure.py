@@ -16,6 +16,11 @@ def milliseconds(seconds: float) -> float:
     return round(1000 * seconds, 2)
 
 
+def number(value: float) -> str:
+    """With three significant digits, or none after the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value under which this percentage of the values lies, interpolated."""
     return float(np.percentile(values, percent))
@@ -39,11 +44,11 @@ def median_time(run: Callable[[], Any], repeat: int) -> float:
 
 @dataclass(frozen=True)
 class Growth:
-    """How a cost grows: fixed + factor * x ** exponent.
+    """How a cost changes: fixed + factor * x ** exponent.
 
     Attributes:
         fixed, factor: in the cost's unit.
-        exponent: None where the cost stays within a fifth of itself.
+        exponent: below 0 where the cost falls; None where it stays within a fifth of itself.
     """
 
     fixed: float
@@ -53,12 +58,15 @@ class Growth:
     def words(self, x: str) -> str:
         """One sentence about the cost in milliseconds against a quantity named x."""
         if self.exponent is None:
-            return f"The cost hardly depends on the {x}: {self.fixed:.3g} ms."
-        law = "in proportion to"
-        if not 0.85 <= self.exponent <= 1.15:
-            law = "more slowly than" if self.exponent < 1 else "faster than"
-        formula = f"{self.fixed:.3g} + {self.factor:.3g} x^{self.exponent:.2f}"
-        return f"The cost is {formula} ms: above its fixed part it grows {law} the {x}."
+            return f"The cost hardly depends on the {x}: {number(self.fixed)} ms."
+        size, pace = abs(self.exponent), ""
+        if not 0.85 <= size <= 1.15:
+            pace = "more slowly than " if size < 1 else "faster than "
+        change = (
+            f"grows {pace or 'in proportion to '}" if self.exponent > 0 else f"falls {pace}in inverse proportion to "
+        )
+        formula = f"{number(self.fixed)} + {number(self.factor)} x^{self.exponent:.2f}"
+        return f"The cost is {formula} ms: above its fixed part it {change}the {x}."
 
     def as_dict(self) -> dict[str, float | None]:
         """For a result file."""
@@ -71,11 +79,14 @@ def growth(x: Sequence[float], cost: Sequence[float]) -> Growth:
         return Growth(median(cost), 0.0, None)
     inverse = 1 / np.asarray(cost, np.float64)
     best, least = Growth(0.0, 0.0, None), np.inf
-    for exponent in np.arange(0.1, 3.01, 0.05):
+    sizes = np.arange(0.1, 3.01, 0.05)
+    for exponent in np.concatenate([sizes, -sizes]):
         powers = np.asarray(x, np.float64) ** exponent
         (fixed, factor), *_ = np.linalg.lstsq(np.stack([inverse, powers * inverse], 1), np.ones(len(x)), rcond=None)
         if fixed < 0:  # a cost of nothing is never less than nothing
             fixed, factor = 0.0, float((powers * inverse).sum() / ((powers * inverse) ** 2).sum())
+        if factor < 0:  # what grows has a positive exponent, what falls a negative one
+            continue
         error = float((((fixed + factor * powers) * inverse - 1) ** 2).sum())
         if error < least:
             best, least = Growth(float(fixed), float(factor), round(float(exponent), 2)), error

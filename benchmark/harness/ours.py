@@ -65,11 +65,15 @@ def pipeline(detector: Detector, rec: Predictor, models: Models, chosen: Setting
 
 
 @contextmanager
-def reader(models: Models) -> Iterator[Read]:
-    """The in-process pipeline: a function from the bytes of an image file to its texts; thread-safe."""
-    chosen = choose(models)
-    with (
-        local_predictors(models, chosen) as (det, rec),
-        pipeline(Detector(det, chosen), rec, models, chosen) as recipe,
-    ):
+def reader_on(det: Predictor, rec: Predictor, models: Models, chosen: Settings) -> Iterator[Read]:
+    """The pipeline on these predictors, which stay open: from the bytes of an image file to its texts; thread-safe."""
+    with pipeline(Detector(det, chosen), rec, models, chosen) as recipe:
         yield lambda data: recipe.run(decode(data)).texts
+
+
+@contextmanager
+def reader(models: Models) -> Iterator[Read]:
+    """The in-process pipeline. See reader_on."""
+    chosen = choose(models)
+    with local_predictors(models, chosen) as (det, rec), reader_on(det, rec, models, chosen) as read:
+        yield read

@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import Protocol
 
 from harness.images import ROOT
+from harness.lines import Read
 from harness.services import Running
 from harness.web import Refused
+from ocr_serving.errors import OcrServingError
 
 
 class PeerFailed(RuntimeError):
@@ -95,6 +97,23 @@ class PeerProcess:
         if "error" in answer:
             raise PeerFailed(f"{self._name}: {answer['error']}")
         return answer
+
+
+class LocalPeer:
+    """A reader in this process. See Peer."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def read(self, file: Path) -> Reading:
+        """See Peer.read."""
+        data = file.read_bytes()
+        begin = time.perf_counter()
+        try:
+            texts = list(self._read(data))
+        except OcrServingError as error:
+            raise PeerFailed(f"{file.name}: {error}") from error
+        return Reading(time.perf_counter() - begin, texts)
 
 
 class WebPeer:

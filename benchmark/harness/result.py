@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.images import ROOT
+from harness.measure import number
 from ocr_serving.settings import usable_cores
 
 RESULTS = ROOT / "benchmark" / "results"
@@ -70,7 +71,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return number(value)
     return str(value)
 
 

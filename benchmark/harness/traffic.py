@@ -94,7 +94,7 @@ def open_loop(connect: Callable[[], Client], bodies: Sequence[bytes], rate: floa
     def arrive() -> None:
         dice = random.Random(1)
         moment = begin
-        for i in range(int(rate * seconds)):
+        for i in range(max(1, round(rate * seconds))):
             moment += dice.expovariate(rate)
             time.sleep(max(0.0, moment - time.perf_counter()))
             if free.acquire(blocking=False):

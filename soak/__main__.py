@@ -18,6 +18,7 @@ from harness import result
 from harness.images import ROOT
 
 from soak import (
+    clock,
     correctness,
     decoding,
     hostile,
@@ -38,7 +39,7 @@ FINDINGS = ROOT / "soak" / "findings.json"
 _GROUPS = "LDOCRMSBH"
 """In the order of the report."""
 _MODULES = (
-    limits, decoding, overload, correctness, processes, upstream, surroundings, memory, security, packaging,
+    limits, decoding, overload, correctness, processes, upstream, surroundings, clock, memory, security, packaging,
     observability, hostile,
 )  # fmt: skip
 SCENARIOS: tuple[Scenario, ...] = tuple(

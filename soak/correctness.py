@@ -56,13 +56,13 @@ def c1(context: Context) -> Finding:
 
 
 def _distinct(count: int) -> list[bytes]:
-    """Cuts of the sample photo in as many sizes, every fourth a line."""
+    """Small cuts of the sample photo in as many sizes, every second a line."""
     photo = cv2.imread(str(ROOT / "imgs/sign.jpg"))
     dice, lines, files = random.Random(1), pictures.lines(count), []
     for i in range(count):
-        top, left, scale = dice.randrange(80), dice.randrange(120), 0.3 + 0.4 * dice.random()
-        cut = cv2.resize(photo[top:, left:], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        files.append(lines[i] if i % 4 == 3 else pictures.png(cut))
+        top, left, scale = dice.randrange(80), dice.randrange(120), 0.3 + 0.2 * dice.random()
+        cut = cv2.resize(photo[top : top + 400, left:], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        files.append(lines[i] if i % 2 else pictures.png(cut))
     return files
 
 
@@ -75,7 +75,7 @@ def _apart(one: Sequence[object], other: Sequence[object]) -> float:
 def c2(context: Context) -> Finding:
     """Options of one's own."""
     stack = context.shared
-    file = pictures.page()
+    file = pictures.line("Number 7919")
     wanted = [("res",), ("dt_boxes",), ("scores",), ("dt_boxes", "scores")]
     count = context.options.scaled(400)
     replies = client.send_all(stack.port, (client.body(file, fetch=wanted[i % 4]) for i in range(count)), 16)

@@ -32,6 +32,12 @@ def lines(count: int) -> list[bytes]:
 
 
 @cache
+def words(count: int) -> list[bytes]:
+    """So many files as small as can be read, which differ in text and size."""
+    return [line(f"{31 * i % 1000}", 32 + 8 * (i % 4)) for i in range(count)]
+
+
+@cache
 def page() -> bytes:
     """The sample photo, shrunk so that a machine of two cores answers some ten a second."""
     photo = cv2.imread(str(ROOT / "imgs/sign.jpg"))

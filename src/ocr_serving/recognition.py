@@ -28,15 +28,26 @@ from ocr_serving.tiling import Window
 logger = logging.getLogger(__name__)
 
 INPUT = "x"
-PAD = 127
-"""Grey beside a line: nearest below 127.5, which normalises to the original's padding of 0.0."""
 BLANK = 0
 """Class index of the CTC blank."""
 WIDTHS = (
-    64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 608, 704, 832, 960, 1120, 1312, 1536, 1792, 2112, 2496, 3200
+    32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256, 288, 320, 368, 416, 464, 528, 592, 672, 752, 848, 960,
+    1088, 1232, 1392, 1568, 1776, 2080
 )  # fmt: skip
-"""Input widths in pixels at a height of 48, about a sixth apart. A fixed set, because OpenVINO runs a shape that it has
-not seen 40-60 % slower. Longer lines are read in pieces."""
+"""Input widths in pixels at a height of 48, about an eighth apart. A fixed set, because OpenVINO runs a shape that it
+has not seen 40-60 % slower."""
+UNSQUEEZED_WIDTH = 160
+"""Lines of this width at a height of 48 keep their proportions; longer ones are squeezed, shorter ones stretched."""
+EXPONENT = 0.8
+"""How the input's width grows with a line's. Less than 1: training squeezed long lines into 320 pixels, and the models
+read them as well so, for less work (docs/decisions.md)."""
+LEAST_SQUEEZED = 0.65
+"""No line is squeezed to less of its length."""
+DOUBTFUL_SCORE = 0.93
+"""Squeezed lines read with a lower score are read again, unsqueezed: narrow letters are too narrow when squeezed. That
+are 3 % of the lines of receipts and Chinese documents."""
+LONGEST_LINE = 3200
+"""Widest line read in one piece, at a height of 48; its input is the widest there is."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,11 @@ class Recognizer:
         Raises:
             The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
         """
-        longest = WIDTHS[-1] * self._height // 48
+        longest = LONGEST_LINE * self._height // 48
         cuts = [pieces(crop.shape[1], crop.shape[0], longest, self._height) for crop in crops]
         short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
-        read = iter(self._recognize(short, deadline))
+        whole = [len(parts) == 1 for parts in cuts for _ in parts]
+        read = iter(self._recognize(short, whole, deadline))
         lines = [
             self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self._height)
             for crop, parts in zip(crops, cuts, strict=True)
@@ -109,9 +121,28 @@ class Recognizer:
         steps = [(line.index, line.probability) for line in read]
         return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
 
-    def _recognize(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, none of which is longer than the longest input."""
-        batches = list(self._batches(crops))
+    def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop, none of which is longer than LONGEST_LINE; whole lines maybe twice.
+
+        Pieces of a line are not: they are joined step by step, so all must be squeezed alike.
+        """
+        widths = [input_width(crop.shape[1], crop.shape[0], self._height) for crop in crops]
+        lines = self._read_all(crops, widths, deadline)
+        wider = [unsqueezed_width(crop.shape[1], crop.shape[0], self._height) for crop in crops]
+        doubtful = [
+            i
+            for i, line in enumerate(lines)
+            if whole[i] and line.error is None and line.score < DOUBTFUL_SCORE and wider[i] > widths[i]
+        ]
+        again = self._read_all([crops[i] for i in doubtful], [wider[i] for i in doubtful], deadline)
+        for i, line in zip(doubtful, again, strict=True):
+            if line.score > lines[i].score:
+                lines[i] = line
+        return lines
+
+    def _read_all(self, crops: Sequence[Image], widths: Sequence[int], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop, read at its input width."""
+        batches = list(self._batches(widths))
         runs = [
             self._workers.submit(copy_context().run, self._read, [crops[i] for i in batch], width, deadline)
             for width, batch in batches
@@ -126,11 +157,11 @@ class Recognizer:
                 run.cancel()
         return lines
 
-    def _batches(self, crops: Sequence[Image]) -> Iterator[tuple[int, list[int]]]:
+    def _batches(self, widths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """(input width, indices of crops), widest first, in batches of 1, 2, 4, ... up to rec_batch."""
         by_width: dict[int, list[int]] = defaultdict(list)
-        for i, image in enumerate(crops):
-            by_width[input_width(image.shape[1], image.shape[0], self._height)].append(i)
+        for i, width in enumerate(widths):
+            by_width[width].append(i)
         for width in sorted(by_width, reverse=True):
             indices = by_width[width]
             while indices:
@@ -149,9 +180,9 @@ class Recognizer:
         return [line for crop in crops for line in self._read([crop], width, deadline)]
 
     def _run(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
-        batch = np.full((len(crops), self._height, width, 3), PAD, np.uint8)
+        batch = np.empty((len(crops), self._height, width, 3), np.uint8)
         for row, image in zip(batch, crops, strict=True):
-            fit_line(image, row)
+            cv2.resize(image, (width, self._height), row, interpolation=cv2.INTER_LINEAR)
         answer = self._predictor.predict({INPUT: batch}, [CTC_INDEX, CTC_SCORE], deadline)
         index, score = answer[CTC_INDEX], answer[CTC_SCORE]
         if index.ndim != 2 or len(index) != len(crops) or score.shape != index.shape:
@@ -169,16 +200,23 @@ def natural_width(width: int, height: int, target_height: int) -> int:
 
 
 def input_width(width: int, height: int, target_height: int) -> int:
-    """The least of WIDTHS (scaled to the target height) that a crop of this size fits into, else the last."""
-    natural = natural_width(width, height, target_height)
-    return next((w for w in WIDTHS if w * target_height // 48 >= natural), WIDTHS[-1]) * target_height // 48
+    """The input width in pixels that a crop of this size is squeezed to where it is long, stretched to where short.
+
+    It is one of WIDTHS, scaled to the target height, so nothing is padded, and how a line is distorted depends on its
+    own length alone.
+    """
+    natural = 48 * width / height
+    squeezed = natural * max(LEAST_SQUEEZED, (UNSQUEEZED_WIDTH / natural) ** (1 - EXPONENT))
+    return _nearest_width(squeezed) * target_height // 48
 
 
-def fit_line(image: Image, out: Image) -> None:
-    """Scale a crop, uint8 (h, w, 3), to the height of `out`, uint8 (H, W, 3), and write it at its left edge."""
-    height, limit = out.shape[:2]
-    width = min(limit, natural_width(image.shape[1], image.shape[0], height))
-    out[:, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+def unsqueezed_width(width: int, height: int, target_height: int) -> int:
+    """The input width in pixels, one of WIDTHS scaled to the target height, that best keeps a crop's proportions."""
+    return _nearest_width(48 * width / height) * target_height // 48
+
+
+def _nearest_width(wanted: float) -> int:
+    return min(WIDTHS, key=lambda width: max(width / wanted, wanted / width))
 
 
 def ctc_decode(index: NDArray[np.integer], score: NDArray[np.float32], characters: Sequence[str]) -> Line:

@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.examples // 10 if args.quick else args.examples,
     )
     context = Context(options)
-    failed = False
+    wanted = [scenario for scenario in SCENARIOS if not args.only or scenario.id in args.only]
+    _say_how_long(wanted, args.quick)
+    failed, start = False, time.monotonic()
     try:
-        for scenario in SCENARIOS:
-            if args.only and scenario.id not in args.only:
-                continue
+        for scenario in wanted:
             begin = time.monotonic()
             found = _run(scenario, context)
             failed |= found.passed is False
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write({**_read(), scenario.id: entry}, args.note)
     finally:
         context.close()
+    print(f"{(time.monotonic() - start) / 60:.0f} minutes", file=sys.stderr)
     return int(failed)
 
 
@@ -90,6 +91,13 @@ def _run(scenario: Scenario, context: Context) -> Finding:
         traceback.print_exc()
         context.close()
         return Finding(f"broke: {type(error).__name__}", False)
+
+
+def _say_how_long(scenarios: Sequence[Scenario], quick: bool) -> None:
+    """What the same form of them took when it was run last."""
+    known = [found for s in scenarios if (found := _read().get(s.id)) and found["quick"] is quick]
+    minutes = sum(float(str(found["seconds"])) for found in known) / 60
+    print(f"{len(known)} of {len(scenarios)} scenarios took {minutes:.0f} minutes when last run.", file=sys.stderr)
 
 
 def _read() -> dict[str, dict[str, object]]:
@@ -136,9 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a tenth of the time and of the requests")
     parser.add_argument("--requests", type=int, default=20_000, help="of M1 (default: %(default)s)")
     parser.add_argument("--overload-seconds", type=float, default=60, help="of O1 (default: %(default)s)")
-    parser.add_argument("--fuzz-seconds", type=int, default=120, help="of each entry in D4 (default: %(default)s)")
+    parser.add_argument("--fuzz-seconds", type=int, default=40, help="of each entry in D4 (default: %(default)s)")
     parser.add_argument(
-        "--examples", type=int, default=1000, help="of schemathesis, an operation (default: %(default)s)"
+        "--examples", type=int, default=3000, help="of schemathesis, an operation (default: %(default)s)"
     )
     parser.add_argument("--note", default="", help="a sentence about the machine for the report")
     return parser

@@ -6,7 +6,7 @@ CTC: Graves et al., Connectionist Temporal Classification, ICML 2006; decoded gr
 from __future__ import annotations
 
 import logging
-import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +48,8 @@ DOUBTFUL_SCORE = 0.93
 """Squeezed lines read with a lower score are read again, unsqueezed: narrow letters are too narrow when squeezed. That
 are 3 % of the lines of receipts and Chinese documents."""
 CPU_BATCH_WIDTH = 1024
-"""On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the cores' caches,
-and cores wait for the one that has the last batch."""
+"""On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
+cores wait for the one that has the last batch."""
 LONGEST_LINE = 3200
 """Widest line read in one piece, at a height of 48; its input is the widest there is."""
 
@@ -88,7 +88,7 @@ class Recognizer:
         self._characters = characters
         self._height = height
         self._batch = settings.rec_batch
-        self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else math.inf
+        self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else sys.maxsize
         self._workers = ThreadPoolExecutor(2 * usable_cores(), thread_name_prefix="rec-batch")
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:

@@ -1,5 +1,6 @@
 """Bytes from outside, damaged in every way that comes to mind, are read or refused: nothing else is raised."""
 
+import base64
 from contextlib import suppress
 
 import pytest
@@ -65,6 +66,10 @@ FINDS = {
     "a string that is not UTF-8": ("web-form", b'{"feed": [{"x": "iVBO"}], "fetch": ["\xa0es"]}'),
     "a tensor of strings that are not UTF-8": ("oip-http", INPUT % b'"\xa0"'),
     "a number too large in a tensor of strings": ("oip-http", INPUT % b"1e999"),
+    "a BigTIFF directory beyond all addresses": (
+        "image",
+        base64.b64decode("SUkrAGJtAAAAAAAAAACQrN+iEf/8AAA="),
+    ),
     "a timeout of 400 digits": ("oip-http", b'\0\0{"inputs": [], "parameters": {"timeout": 1%b}}' % (b"0" * 400)),
 }
 

@@ -81,6 +81,15 @@ def test_damaged_exif_data_turns_nothing(cut):
     assert decoded.shape[0] == 20 or cut >= 26, "turned though the tag is cut off"
 
 
+def test_exif_data_that_points_beyond_all_addresses_turns_nothing():
+    """As only BigTIFF data can, whose numbers have 64 bits."""
+    _, jpeg = cv2.imencode(".jpg", np.zeros((20, 50, 3), np.uint8))
+    exif = b"Exif\0\0II+\0\x08\0\0\0" + b"\xff" * 8
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    decoded = image.decode(bytes(jpeg[:2]) + segment + bytes(jpeg[2:]), LIMIT)
+    assert decoded.shape == (20, 50, 3)
+
+
 def test_half_transparent_ink_is_mixed_with_white():
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = 255, 128, 0

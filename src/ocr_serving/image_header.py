@@ -96,11 +96,13 @@ def tiff_tags(data: bytes, wanted: Collection[int]) -> dict[int, int]:
     """Integers of the first directory of TIFF 6.0, BigTIFF or EXIF data, the largest one of a tag that comes twice.
 
     Raises:
-        struct.error: the data ends inside the directory.
+        struct.error: the data ends before the directory, or inside.
     """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    if directory > len(data):  # struct raises OverflowError for places beyond 2^63
+        raise struct.error("the directory lies outside of the data")
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
     start, step, at = (directory + 8, 20, 12) if big else (directory + 2, 12, 8)
     values: dict[int, int] = {}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, TransferEncodingNotImplemented
 from waitress.utilities import Error
 
 from ocr_serving.errors import BadInput, OcrServingError
@@ -26,6 +26,7 @@ _PIECE = 4096
 _METHOD = re.compile(rb"[\r\n]*(?:[A-Z]|\Z)")
 _FOLDED = re.compile(rb"\r\n[ \t]")
 _TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+_ONLY_CHUNKED = "Transfer-Encoding must be chunked, once."
 
 
 class Refused(Error):  # type: ignore[misc]
@@ -88,7 +89,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """See HTTPRequestParser."""
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except TransferEncodingNotImplemented:  # waitress would answer 501, as if the fault were ours
+            self.fault = BadInput(_ONLY_CHUNKED)
+            return
         if self.version not in ("1.0", "1.1"):
             self.fault = BadInput("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         elif _FOLDED.search(header_plus):
@@ -97,7 +102,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             if self.version == "1.0" or "CONTENT_LENGTH" in self.headers:
                 self.fault = BadInput("Transfer-Encoding cannot stand beside Content-Length, nor in HTTP/1.0.")
             elif [encoding.lower() for encoding in encodings] != [b"chunked"]:
-                self.fault = BadInput("Transfer-Encoding must be chunked, once.")
+                self.fault = BadInput(_ONLY_CHUNKED)
 
     def _is_before_method(self) -> bool:
         """Whether nothing has come yet, or only the line ends that may stand before a request."""

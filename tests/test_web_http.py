@@ -196,23 +196,6 @@ def test_a_chunked_body_over_the_limit_is_413_on_any_server():
         assert answered[0].startswith(status)
 
 
-def test_stalled_uploads_and_idle_connections_hold_up_nobody_and_are_closed(monkeypatch):
-    monkeypatch.setattr(http_parser, "PATIENCE_SECONDS", 2.0)
-    with web_stub.running() as web, contextlib.ExitStack() as stack:
-        stalled, _ = [
-            [stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20)) for _ in range(150)]
-            for _ in range(2)
-        ]
-        for connection in stalled:
-            connection.sendall(POST + b"Content-Length: 50000\r\n\r\n{")
-        assert web.post().status == 200
-        assert web.ask("GET", "/health/live").status == 200
-        for connection in stalled:
-            connection.settimeout(20)
-            assert connection.recv(1) == b""
-        assert web.post().status == 200
-
-
 @pytest.mark.parametrize("received", [0, 1_000_000])
 def test_a_sender_must_come_to_a_least_rate(received, monkeypatch):
     from waitress.adjustments import Adjustments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import signal
 import socket
@@ -35,7 +36,11 @@ CONNECTIONS = 1000
 _OTHER_FILES = 64
 """Descriptors that the process needs besides."""
 _IDLE_SECONDS = 30
+_CLEANUP_SECONDS = 5.0
+"""Idle connections are looked for this often."""
 _POLL_SECONDS = 1.0
+_ACCEPTED_AT_ONCE = 64
+"""Waitress accepts one connection, then asks all that are open what they want: hundreds that come together wait."""
 
 
 class Server:
@@ -61,7 +66,6 @@ class Server:
                 recv_bytes=262144,
                 connection_limit=min(CONNECTIONS, _most_files() - _OTHER_FILES),
                 channel_timeout=_IDLE_SECONDS,
-                cleanup_interval=5,
                 channel_request_lookahead=1,  # else it does not notice clients that leave
                 asyncore_use_poll=True,  # select() ends at 1024 descriptors
                 max_request_header_size=65536,
@@ -71,13 +75,19 @@ class Server:
         except OSError as error:
             raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
         self._waitress.channel_class = _Channel
+        self._waitress.handle_accept = self._accept
+        self._waitress.next_channel_cleanup = math.inf  # run() does it: waitress goes by the wall clock, which may jump
         self._waitress.ours = app  # waitress wraps its own `application`
         self._waitress.limits = settings
 
     def run(self) -> bool:
         """Answer requests until drain() is called, and those that had been accepted; returns whether all were."""
+        cleaned = time.monotonic()
         while not self._is_over():
             wasyncore.loop(_POLL_SECONDS, use_poll=True, map=self._map, count=1)
+            if time.monotonic() - cleaned > _CLEANUP_SECONDS:
+                cleaned = time.monotonic()
+                self._waitress.maintenance(cleaned)
             if self._drain_until is not None and not self._app.gate.running and not self._app.gate.queued:
                 self._waitress.accepting = False  # clients that come again and again to be refused would prolong it
         drained = self._is_idle()
@@ -104,6 +114,15 @@ class Server:
         self._drain_until = time.monotonic() + self._drain_seconds
         with suppress(OSError):  # it is over already
             self._waitress.pull_trigger()
+
+    def _accept(self) -> None:
+        """Accept connections until none waits, or as many are open as may be."""
+        accept_one = type(self._waitress).handle_accept
+        for _ in range(_ACCEPTED_AT_ONCE):
+            before = len(self._map)
+            accept_one(self._waitress)
+            if len(self._map) == before or not self._waitress.readable():
+                return
 
     def _is_over(self) -> bool:
         return self._drain_until is not None and (self._is_idle() or time.monotonic() > self._drain_until)
@@ -164,6 +183,15 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     task_class = _Task
     error_task_class = _ErrorTask
+
+    @property
+    def last_activity(self) -> float:
+        """When something was last received or sent, by the clock that never jumps."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, wall_clock: float) -> None:
+        self._last_activity = time.monotonic()
 
     def parser_class(self, adj: Any) -> Parser:
         return Parser(adj, self.server.limits.max_body_bytes, self._no_room)

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmark/engines.py --images imgs
 
-The floor of a page is det at its input's size and each of its lines alone: at its exact width, without padding, in the
-batch that is best for that width, all cores at work and every shape warmed up. What the pipeline adds to it comes from
-padding, from batches that are not full and from cores that wait.
+The floor of a page is det at its input's size and each of its lines alone: at the width that it is read at, in the batch
+that is best for that width, all cores at work and every shape warmed up. What the pipeline adds to it comes from lines
+read twice, from batches that are not the best and from cores that wait.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ class Pair:
         return {stage: median(run[stage] for run in runs) for stage in runs[0]}
 
     def _widths(self, picture: Image) -> list[int]:
-        """Exact input width of each line of a page."""
+        """The width at which each line of a page is read."""
         lines = [crop(picture, quad) for quad in Detector(self._det, self._settings).detect(picture).quads]
-        return [recognition.natural_width(line.shape[1], line.shape[0], self._height) for line in lines]
+        exponent = self._settings.rec_squeeze
+        return [recognition.input_width(line.shape[1], line.shape[0], self._height, exponent) for line in lines]
 
     def _det_seconds(self, picture: Image) -> float:
         Detector(self._det, self._settings).detect(picture)

@@ -40,8 +40,9 @@ TRIED = (
     "det_limit_side=1280",
     "det_limit_side=736",
     "rec_min_score=0",
-    "rec_batch=1",
-    "rec_batch=4",
+    "rec_squeeze=1",
+    "rec_squeeze=0.7",
+    "rec_doubt_score=0",
 )
 """With det_thresh: the values that the publisher of PP-OCRv6 uses."""
 ENGINE_SETTINGS = ("engine", "device", "gpu_id", "precision", "threads")
@@ -54,6 +55,8 @@ PIPELINE_SETTINGS = (
     "det_max_boxes",
     "det_min_side",
     "rec_min_score",
+    "rec_squeeze",
+    "rec_doubt_score",
     "rec_batch",
 )
 Variants = Mapping[str, Mapping[str, str]]

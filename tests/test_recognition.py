@@ -90,21 +90,27 @@ def test_width_follows_the_models_height():
     predictor = BrightnessPredictor()
     recognizer(predictor, height=48).recognize([crop(1, 320, 32)])
     assert predictor.shapes[-1][1:3] == (48, 368), "320 x 32 is 480 x 48"
-    assert recognition.input_width(320, 32, 32) == 245, "the shape for 368 at a height of 48"
+    assert recognition.input_width(320, 32, 32, 0.8) == 245, "the shape for 368 at a height of 48"
 
 
 @given(st.integers(1, 10000), st.integers(1, 2000))
 def test_wider_crops_get_wider_inputs(width, height):
-    chosen = recognition.input_width(width, height, 48)
+    chosen = recognition.input_width(width, height, 48, 0.8)
     assert chosen in recognition.WIDTHS
-    assert chosen <= recognition.input_width(width + 1, height, 48)
+    assert chosen <= recognition.input_width(width + 1, height, 48, 0.8)
 
 
 @given(st.integers(48, recognition.LONGEST_LINE))
 def test_lines_are_hardly_squeezed_when_short_and_never_to_less_than_six_tenths(width):
-    assert 0.6 < recognition.input_width(width, 48, 48) / width < 1.35
+    squeezed = recognition.input_width(width, 48, 48, 0.8)
+    assert 0.6 < squeezed / width < 1.35
     if width <= 320:
-        assert recognition.input_width(width, 48, 48) > 0.8 * width
+        assert squeezed > 0.8 * width
+
+
+@given(st.integers(48, recognition.WIDTHS[-1]))
+def test_an_exponent_of_one_keeps_proportions(width):
+    assert 0.85 < recognition.input_width(width, 48, 48, 1.0) / width < 1.2
 
 
 def test_a_line_fills_its_input():

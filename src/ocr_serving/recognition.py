@@ -39,14 +39,8 @@ WIDTHS = (
 has not seen 40-60 % slower."""
 UNSQUEEZED_WIDTH = 160
 """Lines of this width at a height of 48 keep their proportions; longer ones are squeezed, shorter ones stretched."""
-EXPONENT = 0.8
-"""How the input's width grows with a line's. Less than 1: training squeezed long lines into 320 pixels, and the models
-read them as well so, for less work (docs/decisions.md)."""
 LEAST_SQUEEZED = 0.65
-"""No line is squeezed to less of its length."""
-DOUBTFUL_SCORE = 0.93
-"""Squeezed lines read with a lower score are read again, unsqueezed: narrow letters are too narrow when squeezed. That
-are 3 % of the lines of receipts and Chinese documents."""
+"""No line is squeezed to less of its length than this share."""
 CPU_BATCH_WIDTH = 1024
 """On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
 cores wait for the one that has the last batch."""
@@ -82,12 +76,12 @@ class Recognizer:
             predictor: the rec model.
             characters: class index -> text, the blank at index 0 (ModelDir.characters).
             height: the model's input height in pixels (ModelDir.image_height).
-            settings: rec_batch and device are used.
+            settings: rec_batch, rec_squeeze, rec_doubt_score and device are used.
         """
         self._predictor = predictor
         self._characters = characters
         self._height = height
-        self._batch = settings.rec_batch
+        self._settings = settings
         self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else sys.maxsize
         self._workers = ThreadPoolExecutor(2 * usable_cores(), thread_name_prefix="rec-batch")
 
@@ -131,13 +125,14 @@ class Recognizer:
 
         Pieces of a line are not: they are joined step by step, so all must be squeezed alike.
         """
-        widths = [input_width(crop.shape[1], crop.shape[0], self._height) for crop in crops]
+        exponent = self._settings.rec_squeeze
+        widths = [input_width(crop.shape[1], crop.shape[0], self._height, exponent) for crop in crops]
         lines = self._read_all(crops, widths, deadline)
-        wider = [unsqueezed_width(crop.shape[1], crop.shape[0], self._height) for crop in crops]
+        wider = [input_width(crop.shape[1], crop.shape[0], self._height, 1.0) for crop in crops]
         doubtful = [
             i
             for i, line in enumerate(lines)
-            if whole[i] and line.error is None and line.score < DOUBTFUL_SCORE and wider[i] > widths[i]
+            if whole[i] and line.error is None and line.score < self._settings.rec_doubt_score and wider[i] > widths[i]
         ]
         again = self._read_all([crops[i] for i in doubtful], [wider[i] for i in doubtful], deadline)
         for i, line in zip(doubtful, again, strict=True):
@@ -169,7 +164,7 @@ class Recognizer:
             by_width[width].append(i)
         for width in sorted(by_width, reverse=True):
             indices = by_width[width]
-            most = max(1, min(self._batch, self._batch_width // width))
+            most = max(1, min(self._settings.rec_batch, self._batch_width // width))
             while indices:
                 size = min(most, 1 << (len(indices).bit_length() - 1))
                 yield width, indices[:size]
@@ -205,24 +200,15 @@ def natural_width(width: int, height: int, target_height: int) -> int:
     return max(1, -(-target_height * width // height))
 
 
-def input_width(width: int, height: int, target_height: int) -> int:
+def input_width(width: int, height: int, target_height: int, exponent: float) -> int:
     """The input width in pixels that a crop of this size is squeezed to where it is long, stretched to where short.
 
     It is one of WIDTHS, scaled to the target height, so nothing is padded, and how a line is distorted depends on its
-    own length alone.
+    own length alone. With an exponent of 1 it keeps its proportions as well as WIDTHS allows.
     """
     natural = 48 * width / height
-    squeezed = natural * max(LEAST_SQUEEZED, (UNSQUEEZED_WIDTH / natural) ** (1 - EXPONENT))
-    return _nearest_width(squeezed) * target_height // 48
-
-
-def unsqueezed_width(width: int, height: int, target_height: int) -> int:
-    """The input width in pixels, one of WIDTHS scaled to the target height, that best keeps a crop's proportions."""
-    return _nearest_width(48 * width / height) * target_height // 48
-
-
-def _nearest_width(wanted: float) -> int:
-    return min(WIDTHS, key=lambda width: max(width / wanted, wanted / width))
+    wanted = natural * max(LEAST_SQUEEZED, (UNSQUEEZED_WIDTH / natural) ** (1 - exponent))
+    return min(WIDTHS, key=lambda w: max(w / wanted, wanted / w)) * target_height // 48
 
 
 def ctc_decode(index: NDArray[np.integer], score: NDArray[np.float32], characters: Sequence[str]) -> Line:

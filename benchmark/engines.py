@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmark/engines.py --images imgs
 
-The floor of a page is det at its input's size and each of its lines alone: at the width that it is read at, in the batch
-that is best for that width, all cores at work and every shape warmed up. What the pipeline adds to it comes from lines
-read twice, from batches that are not the best and from cores that wait.
+The floor of a page is det at its input's size and each of its lines alone: at the width that it is read at, in the
+batch that is best for that width, all cores at work and every shape warmed up. What the pipeline adds to it comes from
+lines read twice, from batches that are not the best and from cores that wait.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ import time
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
+import psutil
 from harness import traffic
 from harness.measure import percentile
+from harness.usage import Usage
 from harness.web import WebClient
 
 from soak import client, pictures
@@ -62,9 +64,11 @@ def o1_to_o3(context: Context) -> dict[str, Finding]:
         connect = partial(WebClient, f"http://{HOST}:{stack.port}{PATH}")
         bodies = [client.body(pictures.page())]
         traffic.closed_loop(connect, bodies, 4, 3)
-        peak = max(_rate(traffic.closed_loop(connect, bodies, n, max(5.0, seconds / 6))) for n in (4, 8))
+        with Probe(stack.port):  # what it costs is not to be held against the open loop alone
+            peak = max(_rate(traffic.closed_loop(connect, bodies, n, max(5.0, seconds / 6))) for n in (4, 8))
         before = _p50(stack, bodies[0])
-        with Probe(stack.port) as probe, _Watch(stack.port, bodies[0]) as watch:
+        usage = Usage({"load": psutil.Process(), "web": stack.processes["web"]})
+        with Probe(stack.port) as probe, _Watch(stack.port, bodies[0]) as watch, usage:
             outcome = traffic.open_loop(connect, bodies, TIMES * peak, seconds)
         time.sleep(5)
         after = _p50(stack, bodies[0])
@@ -74,7 +78,8 @@ def o1_to_o3(context: Context) -> dict[str, Finding]:
     o1 = (
         f"peak {peak:.1f}/s; {TIMES * peak:.0f}/s offered for {seconds:.0f} s: goodput {goodput:.1f}/s "
         f"({goodput / peak:.0%} of peak), accepted p99 {p99:.2f} s of {DEADLINE:g} s; others: {outcome.failures}; "
-        f"most in queue {probe.most_queued:.0f}"
+        f"most in queue {probe.most_queued:.0f}; of the machine's cores the load itself took "
+        f"{usage.summary()['load']['cores']:.2f}, the web process {usage.summary()['web']['cores']:.2f}"
     )
     live, metrics = probe.p99_ms("/health/live"), probe.p99_ms("/metrics")
     return {

@@ -19,8 +19,8 @@ _HEAD_ROWS = 40
 step cost half as much as in batches of 160 (docs/performance.md)."""
 
 _DET_PRIMITIVES = 500
-"""Compiled layers of a det model that OpenVINO keeps. Images come in hundreds of sizes, and its default of 5000 took 480
-MB for 144 of them; with 500 it took 110 MB, and no more time."""
+"""Compiled layers of a det model that OpenVINO keeps. Images come in hundreds of sizes, and its default of 5000 took
+480 MB for 144 of them; with 500 it took 110 MB, and no more time."""
 
 
 class _Session:

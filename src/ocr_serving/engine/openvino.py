@@ -15,8 +15,9 @@ from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, DET_LOGITS, ModelDir
 
 _HEAD_ROWS = 40
-"""Time steps that the CTC head takes at once: 40 x 18710 bf16 logits stay in a core's second-level cache, which makes a
-step cost half as much as in batches of 160 (docs/performance.md)."""
+"""Time steps that the CTC head takes at once in bf16: 40 x 18710 logits stay in the second-level cache of a core with
+AMX, which makes a step cost half as much as in batches of 160 (docs/performance.md). In f32 they stay in no cache, and
+the class matrix, read anew for each 40, costs more than it saves."""
 
 _DET_PRIMITIVES = 500
 """Compiled layers of a det model that OpenVINO keeps. Images come in hundreds of sizes, and its default of 5000 took
@@ -52,8 +53,8 @@ class OpenVINOEngine:
 
     A model is compiled once for each form it is asked for: (uint8 or float32 input) x (graph outputs or derived ones).
     The uint8 form normalises inside the graph. The derived form of a det model ends before its sigmoid; that of a rec
-    model is cut before the class matrix, and a second graph goes on from there, so the probabilities of all classes
-    never leave the processor's cache.
+    model ends in its best classes. In bf16 it is cut before the class matrix, and a second graph goes on from there, so
+    the probabilities of all classes never leave the processor's cache.
     """
 
     name = "openvino"
@@ -117,8 +118,10 @@ class OpenVINOEngine:
         head = None
         if derived and DET_LOGITS in self._model.derived:
             openvino_graph.cut_sigmoid(graph)
-        elif derived:
+        elif derived and self.precision == "bf16":
             head = self._compiled(openvino_graph.cut_ctc_head(graph, _HEAD_ROWS))
+        elif derived:
+            openvino_graph.end_in_best_classes(graph)
         if image:
             graph = self._with_image_input(graph)
         compiled = self._compiled(graph)

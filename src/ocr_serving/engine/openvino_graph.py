@@ -55,24 +55,54 @@ def cut_ctc_head(graph: Any, rows: int) -> Any:
     import openvino
     from openvino import opset13 as ops
 
+    matrix, bias = _ctc_head(graph)
+    classes = matrix.input_value(1).get_node().get_data()
+    features = ops.parameter([rows, classes.shape[0]], np.float32)
+    logits = ops.add(ops.matmul(features, classes, False, False), bias.input_value(1).get_node().get_data())
+    _end_in(graph, matrix.input_value(0))
+    return openvino.Model([ops.result(output) for output in _best(ops.softmax(logits, -1))], [features])
+
+
+def end_in_best_classes(graph: Any) -> None:
+    """Let a rec graph end in the best class, int32 (n, t), and its probability, float32 (n, t), in place.
+
+    Raises:
+        ConfigError: the graph does not end in MatMul, Add and Softmax, as every PP-OCR rec model does.
+    """
+    from openvino import opset13 as ops
+
+    _ctc_head(graph)
+    best = _best(graph.outputs[0].get_node().input_value(0))
+    _end_in(graph, *(ops.squeeze(output, np.int64(-1)).output(0) for output in best))
+
+
+def _ctc_head(graph: Any) -> tuple[Any, Any]:
+    """The nodes that multiply with the class matrix and add its bias.
+
+    Raises:
+        ConfigError: see end_in_best_classes().
+    """
     chain = [graph.outputs[0].get_node()]
     while chain[-1].get_type_name() != "MatMul" and chain[-1].get_input_size():
         chain.append(chain[-1].input_value(0).get_node())
     bias = next((node for node in chain if node.get_type_name() == "Add"), None)
     if chain[-1].get_type_name() != "MatMul" or bias is None or "Softmax" not in {n.get_type_name() for n in chain}:
         raise ConfigError("This model does not end like a CTC model, so it has no ctc_index and ctc_score.")
-    classes = chain[-1].input_value(1).get_node().get_data()
-    features = ops.parameter([rows, classes.shape[0]], np.float32)
-    logits = ops.add(ops.matmul(features, classes, False, False), bias.input_value(1).get_node().get_data())
-    best = ops.topk(ops.softmax(logits, -1), np.int64(1), -1, "max", "none", index_element_type="i32")
-    _end_in(graph, chain[-1].input_value(0))
-    return openvino.Model([ops.result(best.output(1)), ops.result(best.output(0))], [features])
+    return chain[-1], bias
 
 
-def _end_in(graph: Any, output: Any) -> None:
-    """Make one value the only output of the graph."""
+def _best(probabilities: Any) -> list[Any]:
+    """Index, int32, and value of the greatest along the last axis."""
+    from openvino import opset13 as ops
+
+    best = ops.topk(probabilities, np.int64(1), -1, "max", "none", index_element_type="i32")
+    return [best.output(1), best.output(0)]
+
+
+def _end_in(graph: Any, *outputs: Any) -> None:
+    """Make these values the only outputs of the graph."""
     from openvino import opset13 as ops
 
     for result in graph.get_results():
         graph.remove_result(result)
-    graph.add_results([ops.result(output)])
+    graph.add_results([ops.result(output) for output in outputs])

@@ -9,7 +9,7 @@ DEVICE ?= cpu
 
 .PHONY: serve test soak check format clean
 
-serve: .venv/installed
+serve: .venv/installed-$(DEVICE)
 	@.venv/bin/python quickstart.py $(DEVICE)
 
 test: .venv/installed-dev check
@@ -36,9 +36,16 @@ clean:
 	@echo "Making the environment .venv with $(PYTHON)"
 	@$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/python pyproject.toml
+.venv/installed-cpu: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv (about 500 MB of packages the first time)"
-	@start=$$(date +%s); $(PIP) --editable . && echo "Installed in $$(($$(date +%s) - start)) s"
+	@start=$$(date +%s); $(PIP) --editable '.[onnxruntime]' && echo "Installed in $$(($$(date +%s) - start)) s"
+	@touch $@
+
+# onnxruntime and onnxruntime-gpu hold the same files
+.venv/installed-gpu: .venv/bin/python pyproject.toml
+	@echo "Installing into .venv (about 4 GB of packages the first time)"
+	@.venv/bin/python -m pip uninstall --quiet --yes onnxruntime
+	@$(PIP) --editable '.[gpu]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml

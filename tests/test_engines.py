@@ -11,7 +11,8 @@ import zoo_models
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import SessionPool, normalize, sigmoid
+from ocr_serving.engine.base import SessionPool, normalize, normalize_images, sigmoid
+from ocr_serving.engine.openvino import has_bf16
 from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
@@ -42,6 +43,13 @@ def test_normalization_equals_the_genuine_ops(det_image):
     tensor = normalize(det_image, how)
     # cv2 5 rounds its interpolation otherwise than cv2 4.10: a step of 1/255/0.225 here and there
     np.testing.assert_allclose(tensor[0, :, ::16, ::16], golden.ops()["det_in_every_16th"], atol=0.018)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 5, 7, 3)])
+def test_a_table_normalizes_as_arithmetic_does(shape):
+    how = zoo_models.predictor("ocr_det").model.normalization
+    every = np.resize(np.random.default_rng(1).permutation(np.tile(np.arange(256, dtype=np.uint8), 3)), shape)
+    np.testing.assert_array_equal(normalize_images(every, how), normalize(every, how))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -104,6 +112,27 @@ def test_without_fetch_the_graphs_own_outputs_come_back():
     """A genuine client reads what its own configuration lists, and fails on an output it does not know."""
     rec = zoo_models.predictor("ppocrv4_mobile_rec", "openvino", "f32")
     assert list(rec.predict({"x": lines()})) == [OUTPUT]
+
+
+def test_auto_takes_the_engine_that_is_fastest_on_this_cpu():
+    """ONNX Runtime in 8 bits for rec where there is no bf16; OpenVINO for det, and for Paddle's format."""
+    rec = zoo_models.predictor("ocr_rec").engine
+    assert (rec.name, rec.precision) == (("openvino", "bf16") if has_bf16() else ("onnxruntime", "int8"))
+    assert zoo_models.predictor("ocr_rec", "auto", "f32").engine.precision == "f32"
+    assert zoo_models.predictor("ocr_det").engine.name == "openvino"
+    assert zoo_models.predictor("ppocrv4_mobile_rec").engine.name == "openvino"
+
+
+def test_in_eight_bits_a_line_s_answer_does_not_depend_on_its_neighbours():
+    rec = zoo_models.predictor("ocr_rec", "onnxruntime")
+    assert rec.engine.precision == "int8"
+    batch = lines()
+    batch[1] //= 4  # another range of values, so together they would be rounded otherwise
+    together = rec.predict({"x": batch}, [OUTPUT, CTC_INDEX])
+    for i in range(2):
+        alone = rec.predict({"x": batch[i : i + 1]}, [OUTPUT, CTC_INDEX])
+        for name in alone:
+            np.testing.assert_array_equal(together[name][i], alone[name][0])
 
 
 def test_answers_are_not_overwritten_by_the_next_run(det_image):

@@ -70,20 +70,28 @@ class Line:
 class Recognizer:
     """Reads crops with any predictor of a CTC model. Thread-safe."""
 
-    def __init__(self, predictor: Predictor, characters: Sequence[str], height: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        characters: Sequence[str],
+        height: int,
+        settings: Settings,
+        batches: int | None = None,
+    ) -> None:
         """
         Args:
             predictor: the rec model.
             characters: class index -> text, the blank at index 0 (ModelDir.characters).
             height: the model's input height in pixels (ModelDir.image_height).
             settings: rec_batch, rec_squeeze, rec_doubt_score and device are used.
+            batches: how many are read at once; None: one a core, as many as an engine in this process runs.
         """
         self._predictor = predictor
         self._characters = characters
         self._height = height
         self._settings = settings
         self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else sys.maxsize
-        self._workers = ThreadPoolExecutor(2 * usable_cores(), thread_name_prefix="rec-batch")
+        self._workers = ThreadPoolExecutor(batches or usable_cores(), thread_name_prefix="rec-batch")
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -121,30 +129,17 @@ class Recognizer:
         return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
 
     def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, none of which is longer than LONGEST_LINE; whole lines maybe twice.
-
-        Pieces of a line are not: they are joined step by step, so all must be squeezed alike.
-        """
-        exponent = self._settings.rec_squeeze
-        widths = [input_width(crop.shape[1], crop.shape[0], self._height, exponent) for crop in crops]
-        lines = self._read_all(crops, widths, deadline)
-        wider = [input_width(crop.shape[1], crop.shape[0], self._height, 1.0) for crop in crops]
-        doubtful = [
-            i
-            for i, line in enumerate(lines)
-            if whole[i] and line.error is None and line.score < self._settings.rec_doubt_score and wider[i] > widths[i]
-        ]
-        again = self._read_all([crops[i] for i in doubtful], [wider[i] for i in doubtful], deadline)
-        for i, line in zip(doubtful, again, strict=True):
-            if line.score > lines[i].score:
-                lines[i] = line
-        return lines
-
-    def _read_all(self, crops: Sequence[Image], widths: Sequence[int], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, read at its input width."""
-        batches = list(self._batches(widths))
+        """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines."""
+        batches = list(self._batches([self._width(crop, self._settings.rec_squeeze) for crop in crops]))
         runs = [
-            self._workers.submit(copy_context().run, self._read, [crops[i] for i in batch], width, deadline)
+            self._workers.submit(
+                copy_context().run,
+                self._read_well,
+                [crops[i] for i in batch],
+                [whole[i] for i in batch],
+                width,
+                deadline,
+            )
             for width, batch in batches
         ]
         lines: list[Line] = [Line("", 0.0)] * len(crops)
@@ -170,6 +165,22 @@ class Recognizer:
                 yield width, indices[:size]
                 indices = indices[size:]
 
+    def _read_well(
+        self, crops: Sequence[Image], whole: Sequence[bool], width: int, deadline: Deadline | None
+    ) -> list[Line]:
+        """The lines of a batch; a doubtful one that was squeezed is read again as it is, and the better reading kept.
+
+        Pieces of a line are not: they are joined step by step, so all must be squeezed alike.
+        """
+        lines = self._read(crops, width, deadline)
+        for i, line in enumerate(lines):
+            natural = self._width(crops[i], 1.0)
+            doubtful = line.error is None and line.score < self._settings.rec_doubt_score
+            if doubtful and whole[i] and natural > width:
+                [again] = self._read([crops[i]], natural, deadline)
+                lines[i] = max(line, again, key=lambda reading: reading.score)
+        return lines
+
     def _read(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
         """The lines of a batch; alone, a crop that the model fails on is a line with an error."""
         try:
@@ -179,6 +190,9 @@ class Recognizer:
                 return [Line("", 0.0, error)]
             logger.warning("A batch of %d crops failed and is read crop by crop: %s", len(crops), error)
         return [line for crop in crops for line in self._read([crop], width, deadline)]
+
+    def _width(self, crop: Image, exponent: float) -> int:
+        return input_width(crop.shape[1], crop.shape[0], self._height, exponent)
 
     def _run(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
         batch = np.empty((len(crops), self._height, width, 3), np.uint8)

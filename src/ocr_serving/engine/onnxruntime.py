@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize
+from ocr_serving.engine import onnx_graph
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize_images
 from ocr_serving.errors import ConfigError, EngineFailed
-from ocr_serving.model_dir import DERIVED, ModelDir
+from ocr_serving.model_dir import CTC_INDEX, DERIVED, ModelDir
 
 
 class OnnxRuntimeEngine:
-    """See engine.base.Engine. One ONNX Runtime session is thread-safe; the pool only bounds how many run at once."""
+    """See engine.base.Engine. One ONNX Runtime session is thread-safe; the pool only bounds how many run at once.
+
+    With precision "int8", the choice of "auto" for rec on a CPU, lines are run one by one: together, they would be
+    rounded together, and the text of one would depend on the others.
+    """
 
     name = "onnxruntime"
 
@@ -23,18 +29,15 @@ class OnnxRuntimeEngine:
 
         if model.format != "onnx":
             raise ConfigError(f"ONNX Runtime cannot read {model.model_file.name}; take engine openvino or paddle.")
-        if options.precision not in ("auto", "f32"):
-            raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
-        self.precision = "f32"
+        self.precision = self._choose_precision(model, options)
         self._model = model
         self._normalization = model.normalization
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, options.threads // options.sessions)
         settings.log_severity_level = 3
+        graph = self._graph(model)
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(model.model_file), settings, providers=self._providers(onnxruntime, options)
-            )
+            self._session = onnxruntime.InferenceSession(graph, settings, self._providers(onnxruntime, options))
         except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
             raise ConfigError(f"ONNX Runtime cannot load {model.model_file}: {type(error).__name__}.") from error
         self._check_device(options)
@@ -50,19 +53,48 @@ class OnnxRuntimeEngine:
         for name in self.inputs:
             array = feed[name]
             if self._normalization is not None and is_image(array):
-                array = normalize(array, self._normalization)
+                array = normalize_images(array, self._normalization)
             arrays[name] = np.ascontiguousarray(array)
         with self._sessions.borrow(deadline) as session:
-            try:
-                found = dict(zip(self.outputs, session.run(list(self.outputs), arrays), strict=True))
-            except Exception as error:  # as above
-                raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
+            found = [self._run(session, part, fetch) for part in self._parts(arrays)]
+        return {name: np.concatenate([part[name] for part in found]) if found[1:] else found[0][name] for name in fetch}
+
+    def _run(self, session: Any, arrays: Mapping[str, Array], fetch: Sequence[str]) -> dict[str, Array]:
+        try:
+            found = dict(zip(self.outputs, session.run(list(self.outputs), arrays), strict=True))
+        except Exception as error:  # as above
+            raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         if any(name in DERIVED for name in fetch):
             found |= derive(self._model, found[self.outputs[0]])
         return {name: found[name] for name in fetch}
 
+    def _parts(self, arrays: Mapping[str, Array]) -> Iterator[Mapping[str, Array]]:
+        """What is run together."""
+        if self.precision != "int8":
+            yield arrays
+            return
+        for i in range(len(next(iter(arrays.values())))):
+            yield {name: array[i : i + 1] for name, array in arrays.items()}
+
     def close(self) -> None:
         """See engine.base.Engine.close; a session is freed with its last reference."""
+
+    @staticmethod
+    def _choose_precision(model: ModelDir, options: EngineOptions) -> str:
+        """int8 where it has been measured to cost no accuracy (docs/decisions.md): rec on a CPU."""
+        if options.precision not in ("auto", "f32"):
+            raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
+        quantized = options.precision == "auto" and options.device == "cpu" and CTC_INDEX in model.derived
+        return "int8" if quantized and find_spec("onnx") is not None else "f32"
+
+    def _graph(self, model: ModelDir) -> str | bytes:
+        """What ONNX Runtime loads: a path or a model."""
+        if self.precision != "int8":
+            return str(model.model_file)
+        graph = onnx_graph.load(model.model_file)
+        onnx_graph.quantize_pointwise(graph)
+        quantized: bytes = graph.SerializeToString()
+        return quantized
 
     @staticmethod
     def _providers(onnxruntime: Any, options: EngineOptions) -> list[Any]:

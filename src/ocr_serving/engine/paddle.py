@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize_images
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, ModelDir
 
@@ -52,7 +52,7 @@ class PaddleEngine:
                 for name in self.inputs:
                     array = feed[name]
                     if self._normalization is not None and is_image(array):
-                        array = normalize(array, self._normalization)
+                        array = normalize_images(array, self._normalization)
                     predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
                 predictor.run()
                 found = {name: predictor.get_output_handle(name).copy_to_cpu() for name in self.outputs}

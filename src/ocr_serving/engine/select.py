@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from ocr_serving.engine.base import Engine, EngineOptions
 from ocr_serving.errors import ConfigError
-from ocr_serving.model_dir import ModelDir
+from ocr_serving.model_dir import CTC_INDEX, ModelDir
 from ocr_serving.settings import Settings, usable_cores
 
 _PACKAGES = {
@@ -50,16 +50,33 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
 
 
 def _choose(model: ModelDir, settings: Settings) -> str:
-    """On a GPU the engine that runs this format there; on CPU OpenVINO, then what else reads the format."""
+    """On a GPU the engine that runs this format there; on CPU the fastest installed one that reads it."""
     native = "onnxruntime" if model.format == "onnx" else "paddle"
     if settings.device == "gpu":
         return native
     pir = model.model_file.suffix == ".json"  # OpenVINO reads .pdmodel, but not Paddle's newer PIR format
     order = ["paddle"] if pir else ["openvino", native]
+    if native == "onnxruntime" and _rec_without_bf16(model, settings):
+        order.reverse()
     for name in order:
         if find_spec(_PACKAGES[name][0]) is not None:
             return name
     raise ConfigError(f"No installed engine reads {model.model_file.name}; install one with: {_PACKAGES[order[0]][1]}.")
+
+
+def _rec_without_bf16(model: ModelDir, settings: Settings) -> bool:
+    """Whether this is a rec model on a processor, or with a precision, without bf16.
+
+    There ONNX Runtime is the faster one: it computes in 8 bits, and a run of another shape than the last, as most of
+    rec are, costs it nothing (docs/performance.md).
+    """
+    if CTC_INDEX not in model.derived or settings.precision not in ("auto", "f32"):
+        return False
+    if settings.precision == "f32" or find_spec("openvino") is None:
+        return True
+    from ocr_serving.engine.openvino import has_bf16
+
+    return not has_bf16()
 
 
 def _require_gpu(engine: str) -> None:

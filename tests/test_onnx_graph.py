@@ -1,0 +1,88 @@
+"""Products in 8 bits: what the graph computes is what integer arithmetic says, and texts stay as they were."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import zoo_models
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from onnx import TensorProto, helper, numpy_helper
+
+from ocr_serving.engine import onnx_graph
+
+INPUTS, OUTPUTS = 192, 96
+
+
+def convolution(weights: np.ndarray, bias: np.ndarray):
+    """A model of a 1 x 1 convolution, an Identity and the Add of its bias, as Paddle's exporter writes them."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["product"], kernel_shape=[1, 1]),
+        helper.make_node("Identity", ["product"], ["same"]),
+        helper.make_node("Add", ["same", "b"], ["y"]),
+    ]
+    shape = ["n", INPUTS, "h", "w"], ["n", OUTPUTS, "h", "w"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in zip("xy", shape, strict=True)]
+    constants = [
+        numpy_helper.from_array(weights.T[:, :, None, None].copy(), "w"),
+        numpy_helper.from_array(bias[None, :, None, None], "b"),
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+
+
+def run(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.fixture
+def weights() -> np.ndarray:
+    """Neighbours of one sign and full size: the worst case for sums of products in int16."""
+    rng = np.random.default_rng(3)
+    same_sign = np.sign(rng.normal(size=(INPUTS // 2, 1, OUTPUTS))) * np.ones((1, 2, 1))
+    return (same_sign.reshape(INPUTS, OUTPUTS) * rng.uniform(0.5, 1, (INPUTS, OUTPUTS))).astype(np.float32)
+
+
+def test_products_equal_those_of_the_rounded_numbers(weights):
+    bias = np.linspace(-1, 1, OUTPUTS, dtype=np.float32)
+    model = convolution(weights, bias)
+    onnx_graph.quantize_pointwise(model)
+    bytes_in = np.random.default_rng(4).integers(0, 256, (1, INPUTS, 3, 40))
+    bytes_in[0, :, 0, 0], bytes_in[0, :, 0, 1] = 255, 0
+    x = (bytes_in / 255).astype(np.float32)  # from 0 to 1: the zero point is 0, the scale 1/255
+    rounded, scale = onnx_graph.round_weights(weights)
+    exact = np.einsum("nchw,co->nohw", bytes_in, rounded.astype(np.float64)) / 255 * scale[:, None, None]
+    np.testing.assert_allclose(run(model, x), exact + bias[:, None, None], atol=1e-3)
+
+
+def test_the_convolution_is_replaced_and_close_to_what_it_was(weights):
+    model = convolution(weights, np.zeros(OUTPUTS, np.float32))
+    x = np.random.default_rng(4).normal(size=(2, INPUTS, 3, 40)).astype(np.float32)
+    before = run(model, x)
+    onnx_graph.quantize_pointwise(model)
+    assert [node.op_type for node in model.graph.node] == ["Transpose", "DynamicQuantizeMatMul", "Transpose"]
+    assert np.abs(run(model, x) - before).std() < 0.03 * before.std()
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 4)),
+        elements=st.floats(-8, 8, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6),
+    )
+)
+def test_rounded_weights_are_near_and_no_two_neighbours_overflow(matrix):
+    rounded, scale = onnx_graph.round_weights(matrix)
+    assert (np.abs(rounded * scale - matrix) <= scale * 0.5001).all()
+    pairs = np.pad(rounded.astype(int), ((0, len(matrix) % 2), (0, 0))).reshape(-1, 2, matrix.shape[1])
+    for sign in (1, -1):
+        assert (255 * np.maximum(sign * pairs, 0).sum(1) <= 32767).all()
+
+
+def test_the_zoo_s_rec_model_has_its_large_convolutions_replaced():
+    model = onnx_graph.load(zoo_models.predictor("ocr_rec").model.model_file)
+    onnx_graph.quantize_pointwise(model)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("DynamicQuantizeMatMul") == 30
+    assert "Identity" not in kinds

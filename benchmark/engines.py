@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FAMILIES = ("ppocrv6_small", "ppocrv4_mobile")
 """One in ONNX, one in Paddle's format: no engine but OpenVINO reads both."""
-ENGINES = ("openvino-bf16", "openvino-f32", "onnxruntime-f32", "paddle-f32", "paddle-bf16")
+ENGINES = ("auto-auto", "openvino-bf16", "openvino-f32", "onnxruntime-f32", "paddle-f32", "paddle-bf16")
 BATCHES = (1, 2, 4, 8)
 STEP = 8
 """Pixels of width that make one time step of a rec model: widths between its multiples cost the same."""
@@ -161,6 +161,8 @@ def _row(models: Models, name: str, pictures: Sequence[Image], repeat: int) -> R
     begin = time.perf_counter()
     try:
         with ours.local_predictors(models, chosen) as (det, rec):
+            if engine == "auto":
+                row["precision"] = " and ".join(f"{p.engine.name} {p.engine.precision}" for p in (det, rec))
             row |= Pair(models, det, rec, chosen, repeat).measure(pictures)
     except OcrServingError as error:
         print(f"{models.family}, {engine} {precision}: {error}", file=sys.stderr)

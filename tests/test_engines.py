@@ -11,9 +11,8 @@ import zoo_models
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import SessionPool, normalize, normalize_images, sigmoid
-from ocr_serving.engine.openvino import has_bf16
-from ocr_serving.engine.select import load_engine
+from ocr_serving.engine.base import SessionPool, normalization_table, normalize, normalize_images, sigmoid
+from ocr_serving.engine.select import has_bf16, load_engine
 from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.local import LocalPredictor
@@ -49,7 +48,7 @@ def test_normalization_equals_the_genuine_ops(det_image):
 def test_a_table_normalizes_as_arithmetic_does(shape):
     how = zoo_models.predictor("ocr_det").model.normalization
     every = np.resize(np.random.default_rng(1).permutation(np.tile(np.arange(256, dtype=np.uint8), 3)), shape)
-    np.testing.assert_array_equal(normalize_images(every, how), normalize(every, how))
+    np.testing.assert_array_equal(normalize_images(every, normalization_table(how)), normalize(every, how))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -121,6 +120,25 @@ def test_auto_takes_the_engine_that_is_fastest_on_this_cpu():
     assert zoo_models.predictor("ocr_rec", "auto", "f32").engine.precision == "f32"
     assert zoo_models.predictor("ocr_det").engine.name == "openvino"
     assert zoo_models.predictor("ppocrv4_mobile_rec").engine.name == "openvino"
+
+
+def test_what_the_processor_says_of_bf16_is_what_openvino_says():
+    import openvino
+
+    assert has_bf16() == ("BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [("avx2 avx512f avx512_bf16", True), ("avx2 amx_bf16 amx_tile", True), ("avx2 avx512f avx512_vnni", False)],
+)
+def test_bf16_is_read_from_the_flags_of_the_processor(flags, has, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: bf16\nflags\t\t: fpu {flags} pku\n")
+    assert has_bf16(tmp_path / "cpuinfo") is has
+
+
+def test_without_a_list_of_flags_there_is_no_bf16(tmp_path):
+    assert not has_bf16(tmp_path / "absent")
 
 
 def test_in_eight_bits_a_line_s_answer_does_not_depend_on_its_neighbours():

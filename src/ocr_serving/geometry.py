@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import cv2
@@ -19,9 +20,9 @@ LINE_TOLERANCE = 10.0
 
 def order_points(points: NDArray[Any]) -> NDArray[np.float32]:
     """The corners (4, 2) clockwise from top-left: the left two by y are tl and bl, the right two tr and br."""
-    by_x = points[np.argsort(points[:, 0], kind="stable")]
-    top_left, bottom_left = by_x[:2][np.argsort(by_x[:2, 1], kind="stable")]
-    top_right, bottom_right = by_x[2:][np.argsort(by_x[2:, 1], kind="stable")]
+    by_x = sorted(points.tolist(), key=itemgetter(0))
+    top_left, bottom_left = sorted(by_x[:2], key=itemgetter(1))
+    top_right, bottom_right = sorted(by_x[2:], key=itemgetter(1))
     return np.array([top_left, top_right, bottom_right, bottom_left], np.float32)
 
 

@@ -121,12 +121,16 @@ def normalize(images: Array, how: Normalization) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def normalize_images(images: NDArray[np.uint8], how: Normalization) -> NDArray[np.float32]:
-    """The same as normalize(), by a table of the 256 values of each channel: a tenth of its time."""
-    values = np.arange(256, dtype=np.uint8)
-    table = normalize(np.broadcast_to(values[None, None, :, None], (1, 1, 256, 3)), how).transpose(0, 2, 3, 1)
+def normalization_table(how: Normalization) -> NDArray[np.float32]:
+    """What normalize() makes of each of the 256 values of each channel: float32 (256, 1, 3)."""
+    every = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 1, 3)
+    return np.ascontiguousarray(normalize(every, how)[0].transpose(1, 2, 0))
+
+
+def normalize_images(images: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """normalize() of uint8 images by its normalization_table(), in a tenth of the time."""
     n, h, w, channels = images.shape
-    found = cv2.LUT(images.reshape(n * h, w, channels), np.ascontiguousarray(table[0]))
+    found = cv2.LUT(images.reshape(n * h, w, channels), table)
     return np.ascontiguousarray(found.reshape(images.shape).transpose(0, 3, 1, 2))
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine import onnx_graph
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize_images
+from ocr_serving.engine.base import (
+    Array,
+    EngineOptions,
+    SessionPool,
+    derive,
+    is_image,
+    normalization_table,
+    normalize_images,
+)
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, DERIVED, ModelDir
 
@@ -31,7 +39,7 @@ class OnnxRuntimeEngine:
             raise ConfigError(f"ONNX Runtime cannot read {model.model_file.name}; take engine openvino or paddle.")
         self.precision = self._choose_precision(model, options)
         self._model = model
-        self._normalization = model.normalization
+        self._table = None if model.normalization is None else normalization_table(model.normalization)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, options.threads // options.sessions)
         settings.log_severity_level = 3
@@ -52,8 +60,8 @@ class OnnxRuntimeEngine:
         arrays = {}
         for name in self.inputs:
             array = feed[name]
-            if self._normalization is not None and is_image(array):
-                array = normalize_images(array, self._normalization)
+            if self._table is not None and is_image(array):
+                array = normalize_images(array, self._table)
             arrays[name] = np.ascontiguousarray(array)
         with self._sessions.borrow(deadline) as session:
             found = [self._run(session, part, fetch) for part in self._parts(arrays)]

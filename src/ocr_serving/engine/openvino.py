@@ -24,13 +24,6 @@ _DET_PRIMITIVES = 500
 480 MB for 144 of them; with 500 it took 110 MB, and no more time."""
 
 
-def has_bf16() -> bool:
-    """Whether OpenVINO computes in bf16 on this CPU, as it does with AMX and AVX-512 BF16."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 class _Session:
     """One infer request and, for the derived form, one of the CTC head; used by one thread at a time."""
 
@@ -158,11 +151,11 @@ class OpenVINOEngine:
             steps.scale([std * unit for std in self._normalization.std])
         return prepare.build()
 
-    @staticmethod
-    def _choose_precision(wanted: str) -> str:
+    def _choose_precision(self, wanted: str) -> str:
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if wanted == "auto":
-            return "bf16" if has_bf16() else "f32"
-        if wanted == "bf16" and not has_bf16():
+            return "bf16" if has_bf16 else "f32"
+        if wanted == "bf16" and not has_bf16:
             raise ConfigError("This CPU does not compute in bf16; take precision auto or f32.")
         if wanted not in ("f32", "bf16"):
             raise ConfigError(f"OpenVINO on CPU takes precision auto, f32 or bf16, not {wanted}.")

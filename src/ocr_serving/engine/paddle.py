@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image, normalize_images
+from ocr_serving.engine.base import (
+    Array,
+    EngineOptions,
+    SessionPool,
+    derive,
+    is_image,
+    normalization_table,
+    normalize_images,
+)
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, ModelDir
 
@@ -31,7 +39,7 @@ class PaddleEngine:
                 f"The paddle engine cannot read {model.model_file.name}; take engine openvino or onnxruntime."
             )
         self._model = model
-        self._normalization = model.normalization
+        self._table = None if model.normalization is None else normalization_table(model.normalization)
         config = inference.Config(str(model.model_file), str(model.params_file))
         config.disable_glog_info()
         self.precision = self._configure(config, inference, options)
@@ -51,8 +59,8 @@ class PaddleEngine:
             try:
                 for name in self.inputs:
                     array = feed[name]
-                    if self._normalization is not None and is_image(array):
-                        array = normalize_images(array, self._normalization)
+                    if self._table is not None and is_image(array):
+                        array = normalize_images(array, self._table)
                     predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
                 predictor.run()
                 found = {name: predictor.get_output_handle(name).copy_to_cpu() for name in self.outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from ocr_serving.engine.base import Engine, EngineOptions
 from ocr_serving.errors import ConfigError
@@ -70,13 +71,20 @@ def _rec_without_bf16(model: ModelDir, settings: Settings) -> bool:
     There ONNX Runtime is the faster one: it computes in 8 bits, and a run of another shape than the last, as most of
     rec are, costs it nothing (docs/performance.md).
     """
-    if CTC_INDEX not in model.derived or settings.precision not in ("auto", "f32"):
-        return False
-    if settings.precision == "f32" or find_spec("openvino") is None:
-        return True
-    from ocr_serving.engine.openvino import has_bf16
+    f32 = settings.precision == "f32" or (settings.precision == "auto" and not has_bf16())
+    return f32 and CTC_INDEX in model.derived
 
-    return not has_bf16()
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU multiplies bf16 (AMX, AVX-512 BF16), as Linux says; False elsewhere.
+
+    OpenVINO would tell, too, but to import it takes 0.4 s, which a process that ends up without it need not spend.
+    """
+    try:
+        words = set(cpuinfo.read_text(encoding="ascii", errors="replace").split())
+    except OSError:
+        return False
+    return bool(words & {"amx_bf16", "avx512_bf16"})
 
 
 def _require_gpu(engine: str) -> None:

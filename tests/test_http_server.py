@@ -431,7 +431,7 @@ class TestLeaving:
             wait_until(lambda: server._workers._accepted == 0)
             assert doubler.calls == 1
             counted = 'pd_query_request_failure_total{code="CLIENT_LEFT",protocol="http"} 1.0'
-            assert counted in get(server, "/brpc_metrics").text
+            wait_until(lambda: counted in get(server, "/brpc_metrics").text)
 
     def test_stopping_answers_what_was_accepted_and_refuses_the_rest(self, doubler):
         body = json_body(-1).encode()

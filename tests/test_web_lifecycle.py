@@ -14,6 +14,8 @@ import server_process
 from rpc_peers import wait_until
 from server_process import ROOT, free_port, running, web
 
+from ocr_serving.engine.select import has_bf16
+
 LINE = base64.b64encode((ROOT / "rec_img/line_1.png").read_bytes()).decode()
 PAGE = base64.b64encode((ROOT / "imgs/document.jpg").read_bytes()).decode()
 
@@ -54,7 +56,10 @@ def test_ready_follows_the_det_server_and_an_id_reaches_its_log(models):
             assert (line["route"], line["status"]) == ("/ocr/prediction", 200)
             assert line["stages_ms"].keys() == {"queue", "parse", "decode", "det", "crop", "rec", "encode"}
             assert metric(server, 'ocr_batch_size_count{model="det"}') == 2
-            assert b"openvino" in get(server, "/metrics").content
+            rec = 'engine="openvino",model="ocr_rec_model",precision="bf16"'
+            if not has_bf16():
+                rec = 'engine="onnxruntime",model="ocr_rec_model",precision="int8"'
+            assert f'ocr_model_info{{{rec},role="rec"}} 1.0' in get(server, "/metrics").text
         wait_until(lambda: get(server, "/health/ready").status_code == 503)
 
 

@@ -38,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gpu_id: Count = 0
     """Which GPU, with device gpu."""
     precision: Literal["auto", "f32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where the CPU computes in it, else f32."""
+    """Arithmetic of the engine; auto takes bf16 where the CPU computes in it, else int8 for what rec loses nothing by,
+    else f32."""
     threads: Count = 0
     """Inference threads of a process; 0 takes the cores that the process may use."""
     det_model: str = "ocr_det_model"

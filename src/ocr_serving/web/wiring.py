@@ -19,7 +19,7 @@ from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.recognition import Recognizer
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.metrics import Metrics
 from ocr_serving.web.services import DetService, OcrService, RecService, Service
@@ -105,9 +105,7 @@ class _Wiring:
             raise ConfigError(f"Model folder {model.path} is no rec model: its inference.yml holds no dictionary.")
         line = np.zeros((1, model.image_height, recognition.WIDTHS[0], 3), np.uint8)
         predictor = self._predictor("rec", model, ({recognition.INPUT: line}, (CTC_INDEX,)))
-        # Of the batches of a model server, some are on their way while a batch a core is computed.
-        batches = usable_cores() if self.in_process else 2 * usable_cores()
-        recognizer = Recognizer(predictor, model.characters, model.image_height, self.settings, batches)
+        recognizer = Recognizer(predictor, model.characters, model.image_height, self.settings)
         return self.stack.enter_context(closing(recognizer))
 
     def _predictor(self, role: str, model: ModelDir, probe: _Probe) -> Predictor:

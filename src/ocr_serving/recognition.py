@@ -70,28 +70,21 @@ class Line:
 class Recognizer:
     """Reads crops with any predictor of a CTC model. Thread-safe."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        characters: Sequence[str],
-        height: int,
-        settings: Settings,
-        batches: int | None = None,
-    ) -> None:
+    def __init__(self, predictor: Predictor, characters: Sequence[str], height: int, settings: Settings) -> None:
         """
         Args:
             predictor: the rec model.
             characters: class index -> text, the blank at index 0 (ModelDir.characters).
             height: the model's input height in pixels (ModelDir.image_height).
             settings: rec_batch, rec_squeeze, rec_doubt_score and device are used.
-            batches: how many are read at once; None: one a core, as many as an engine in this process runs.
         """
         self._predictor = predictor
         self._characters = characters
         self._height = height
         self._settings = settings
         self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else sys.maxsize
-        self._workers = ThreadPoolExecutor(batches or usable_cores(), thread_name_prefix="rec-batch")
+        # As many batches at once as an engine runs: with more, those that are prepared take cores from those computed.
+        self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="rec-batch")
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.

@@ -13,7 +13,7 @@ from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import SessionPool, normalization_table, normalize, normalize_images, sigmoid
 from ocr_serving.engine.select import has_bf16, load_engine
-from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded, EngineFailed
+from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
@@ -151,6 +151,19 @@ def test_in_eight_bits_a_line_s_answer_does_not_depend_on_its_neighbours():
         alone = rec.predict({"x": batch[i : i + 1]}, [OUTPUT, CTC_INDEX])
         for name in alone:
             np.testing.assert_array_equal(together[name][i], alone[name][0])
+
+
+def test_in_eight_bits_no_line_is_read_for_a_client_that_left():
+    rec = zoo_models.predictor("ocr_rec", "onnxruntime")
+    asked = []
+
+    def has_left():
+        asked.append(len(asked))
+        return len(asked) > 5
+
+    with pytest.raises(ClientLeft):
+        rec.predict({"x": np.zeros((20, 48, 32, 3), np.uint8)}, [CTC_INDEX], Deadline.after(60, has_left))
+    assert len(asked) == 6, "it was given up between two lines, and not at the end"
 
 
 def test_answers_are_not_overwritten_by_the_next_run(det_image):

@@ -64,7 +64,11 @@ class OnnxRuntimeEngine:
                 array = normalize_images(array, self._table)
             arrays[name] = np.ascontiguousarray(array)
         with self._sessions.borrow(deadline) as session:
-            found = [self._run(session, part, fetch) for part in self._parts(arrays)]
+            found: list[dict[str, Array]] = []
+            for part in self._parts(arrays):
+                if found and deadline is not None:
+                    deadline.check("between two lines of a batch")
+                found.append(self._run(session, part, fetch))
         return {name: np.concatenate([part[name] for part in found]) if found[1:] else found[0][name] for name in fetch}
 
     def _run(self, session: Any, arrays: Mapping[str, Array], fetch: Sequence[str]) -> dict[str, Array]:

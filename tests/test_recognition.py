@@ -136,17 +136,18 @@ def test_a_character_outside_the_dictionary_is_the_models_fault():
 
 
 class NarrowSighted(BrightnessPredictor):
-    """Reads "a" where a line is squeezed, with a score of its own, and "b" where it is not."""
+    """Reads "a" where a line is squeezed, with a score of its own, and where it is not "b" or another class."""
 
-    def __init__(self, squeezed_score):
+    def __init__(self, squeezed_score, squeezed=1, natural=2):
         super().__init__()
         self.squeezed_score = squeezed_score
+        self.squeezed, self.natural = squeezed, natural
 
     def predict(self, feed, fetch=(), deadline=None):
         batch = feed["x"]
         self.shapes.append(batch.shape)
         squeezed = batch.shape[2] < 900
-        index = np.full((len(batch), 1), 1 if squeezed else 2, np.int32)
+        index = np.full((len(batch), 1), self.squeezed if squeezed else self.natural, np.int32)
         return {CTC_INDEX: index, CTC_SCORE: np.full(index.shape, self.squeezed_score if squeezed else 0.7, np.float32)}
 
 
@@ -157,6 +158,14 @@ def test_a_squeezed_line_that_is_read_doubtfully_is_read_again_unsqueezed(score,
     assert line.text == text
     assert line.score == pytest.approx(max(score, 0.7))
     assert len(predictor.shapes) == runs
+
+
+@pytest.mark.parametrize(("squeezed", "natural", "text", "runs"), [(5, 2, ".", 1), (1, 5, "a", 2), (1, 0, "a", 2)])
+def test_doubt_is_of_letters_and_digits_alone(squeezed, natural, text, runs):
+    """Dots are read once; neither dots nor nothing takes the place of a letter."""
+    predictor = NarrowSighted(0.6, squeezed, natural)
+    [line] = recognition.Recognizer(predictor, (*LETTERS, "."), 48, Settings()).recognize([crop(1, 960)])
+    assert (line.text, len(predictor.shapes)) == (text, runs)
 
 
 def test_a_line_that_is_not_squeezed_is_read_once():

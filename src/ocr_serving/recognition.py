@@ -55,6 +55,7 @@ class Line:
     Attributes:
         text: "" where there is none.
         score: mean probability of the characters kept, 0 without any.
+        letters: mean probability of those that are letters or digits, 0 without any.
         error: why the model could not read this crop, though it reads others.
         index: int (t,), the model's best class of each time step.
         probability: float32 (t,), of that class.
@@ -62,6 +63,7 @@ class Line:
 
     text: str
     score: float
+    letters: float = field(default=0.0, compare=False)
     error: OcrServingError | None = None
     index: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, np.int32), compare=False, repr=False)
     probability: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
@@ -163,15 +165,16 @@ class Recognizer:
     ) -> list[Line]:
         """The lines of a batch; a doubtful one that was squeezed is read again as it is, and the better reading kept.
 
-        Pieces of a line are not: they are joined step by step, so all must be squeezed alike.
+        Doubt is of letters and digits: the dots of a leader are often unsure, and nobody needs them read twice. Pieces
+        of a line are not read again: they are joined step by step, so all must be squeezed alike.
         """
         lines = self._read(crops, width, deadline)
         for i, line in enumerate(lines):
             natural = self._width(crops[i], 1.0)
-            doubtful = line.error is None and line.score < self._settings.rec_doubt_score
+            doubtful = 0 < line.letters < self._settings.rec_doubt_score
             if doubtful and whole[i] and natural > width:
                 [again] = self._read([crops[i]], natural, deadline)
-                lines[i] = max(line, again, key=lambda reading: reading.score)
+                lines[i] = max(line, again, key=lambda reading: reading.letters)
         return lines
 
     def _read(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
@@ -180,7 +183,7 @@ class Recognizer:
             return self._run(crops, width, deadline)
         except (EngineFailed, BadUpstream) as error:
             if len(crops) == 1:
-                return [Line("", 0.0, error)]
+                return [Line("", 0.0, error=error)]
             logger.warning("A batch of %d crops failed and is read crop by crop: %s", len(crops), error)
         return [line for crop in crops for line in self._read([crop], width, deadline)]
 
@@ -224,5 +227,7 @@ def ctc_decode(index: NDArray[np.integer], score: NDArray[np.float32], character
     kept[1:] &= index[1:] != index[:-1]
     if not kept.any():
         return Line("", 0.0, index=index, probability=score)
-    text = "".join(characters[i] for i in index[kept])
-    return Line(text, float(score[kept].mean()), index=index, probability=score)
+    found, sure = [characters[i] for i in index[kept]], score[kept]
+    letters = np.array([character.isalnum() for character in found])
+    certainty = float(sure[letters].mean()) if letters.any() else 0.0
+    return Line("".join(found), float(sure.mean()), certainty, index=index, probability=score)

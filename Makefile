@@ -37,13 +37,13 @@ clean:
 	@$(PYTHON) -m venv .venv
 
 .venv/installed-cpu: .venv/bin/python pyproject.toml
-	@echo "Installing into .venv (about 500 MB of packages the first time)"
+	@echo "Installing into .venv (about 370 MB of packages the first time)"
 	@start=$$(date +%s); $(PIP) --editable '.[onnxruntime]' && echo "Installed in $$(($$(date +%s) - start)) s"
 	@touch $@
 
 # onnxruntime and onnxruntime-gpu hold the same files
 .venv/installed-gpu: .venv/bin/python pyproject.toml
-	@echo "Installing into .venv (about 4 GB of packages the first time)"
+	@echo "Installing into .venv, with the CUDA libraries"
 	@.venv/bin/python -m pip uninstall --quiet --yes onnxruntime
 	@$(PIP) --editable '.[gpu]'
 	@touch $@

@@ -11,7 +11,7 @@ import zoo_models
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import SessionPool, normalization_table, normalize, normalize_images, sigmoid
+from ocr_serving.engine.base import Normalizer, SessionPool, normalize, sigmoid
 from ocr_serving.engine.select import has_bf16, load_engine
 from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
@@ -48,7 +48,7 @@ def test_normalization_equals_the_genuine_ops(det_image):
 def test_a_table_normalizes_as_arithmetic_does(shape):
     how = zoo_models.predictor("ocr_det").model.normalization
     every = np.resize(np.random.default_rng(1).permutation(np.tile(np.arange(256, dtype=np.uint8), 3)), shape)
-    np.testing.assert_array_equal(normalize_images(every, normalization_table(how)), normalize(every, how))
+    np.testing.assert_array_equal(Normalizer(how)(every), normalize(every, how))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -120,6 +120,11 @@ def test_auto_takes_the_engine_that_is_fastest_on_this_cpu():
     assert zoo_models.predictor("ocr_rec", "auto", "f32").engine.precision == "f32"
     assert zoo_models.predictor("ocr_det").engine.name == "openvino"
     assert zoo_models.predictor("ppocrv4_mobile_rec").engine.name == "openvino"
+
+
+def test_a_model_of_which_nothing_runs_in_eight_bits_is_not_said_to():
+    """PP-OCRv5's weights are nodes of its graph, where they are not looked for."""
+    assert zoo_models.predictor("ppocrv5_mobile_rec", "onnxruntime").engine.precision == "f32"
 
 
 def test_what_the_processor_says_of_bf16_is_what_openvino_says():

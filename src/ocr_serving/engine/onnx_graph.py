@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.errors import ConfigError
+
+Constants = dict[str, NDArray[Any]]
+"""Name -> value."""
 
 _LEAST_WEIGHTS = 96 * 192
 """Smaller 1 x 1 convolutions stay in f32: rounding their input and moving it to NHWC takes what the product saves."""
@@ -34,8 +39,8 @@ def load(path: Path) -> Any:
     return model
 
 
-def quantize_pointwise(model: Any) -> None:
-    """Compute the large 1 x 1 convolutions in 8 bits, in place.
+def quantize_pointwise(model: Any) -> bool:
+    """Compute the large 1 x 1 convolutions in 8 bits, in place; False where there are none with constant weights.
 
     Weights are rounded here, to int8 with a scale for each output channel; inputs at each run, to uint8 with one scale
     for all of it (ONNX Runtime's DynamicQuantizeMatMul), so what comes out for a line depends on what it is run with.
@@ -47,34 +52,44 @@ def quantize_pointwise(model: Any) -> None:
 
     graph = model.graph
     _drop_identities(graph)
-    weights = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
-    nodes: list[Any] = []
-    biased: set[str] = set()
+    constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    users: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
-        if node.output[0] in biased:
-            continue
-        kernel = weights.get(node.input[1]) if node.op_type == "Conv" else None
-        if kernel is None or not _is_large_pointwise(node, kernel):
+        for name in node.input:
+            users[name].append(node)
+    nodes: list[Any] = []
+    made: set[str] = set()
+    for node in graph.node:
+        if _is_large_pointwise(node, constants):
+            output, bias = _with_bias(node, users[node.output[0]], constants)
+            made.add(output)
+            nodes += _int8_product(node, output, bias, constants)
+        elif node.output[0] not in made:
             nodes.append(node)
-            continue
-        output, bias = _bias_after(graph, node, weights)
-        biased.add(output)
-        name = f"int8_{node.output[0]}"
-        rounded, scale = round_weights(kernel[:, :, 0, 0].T)
-        constants: dict[str, NDArray[Any]] = {f"{name}_weights": rounded, f"{name}_scale": scale}
-        inputs = [f"{name}_in", *constants]
-        if bias is not None:
-            constants[f"{name}_bias"] = bias
-            inputs += ["", f"{name}_bias"]
-        graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
-        nodes += [
-            helper.make_node("Transpose", [node.input[0]], [f"{name}_in"], perm=[0, 2, 3, 1]),
-            helper.make_node("DynamicQuantizeMatMul", inputs, [f"{name}_out"], domain="com.microsoft"),
-            helper.make_node("Transpose", [f"{name}_out"], [output], perm=[0, 3, 1, 2]),
-        ]
-    del graph.node[:]
+    del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in constants if name in used)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return bool(made)
+
+
+def _int8_product(conv: Any, output: str, bias: NDArray[Any] | None, constants: Constants) -> list[Any]:
+    """The nodes that make the output of a convolution and its bias; what they need is added to the constants."""
+    from onnx import helper
+
+    name = f"int8_{conv.output[0]}"
+    rounded, scale = round_weights(constants[conv.input[1]][:, :, 0, 0].T)
+    constants |= {f"{name}_weights": rounded, f"{name}_scale": scale}
+    inputs = [f"{name}_in", f"{name}_weights", f"{name}_scale"]
+    if bias is not None:
+        constants[f"{name}_bias"] = bias
+        inputs += ["", f"{name}_bias"]
+    return [
+        helper.make_node("Transpose", [conv.input[0]], [f"{name}_in"], perm=[0, 2, 3, 1]),
+        helper.make_node("DynamicQuantizeMatMul", inputs, [f"{name}_out"], domain="com.microsoft"),
+        helper.make_node("Transpose", [f"{name}_out"], [output], perm=[0, 3, 1, 2]),
+    ]
 
 
 def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -88,7 +103,11 @@ def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     return np.rint(matrix / scale).astype(np.int8), scale
 
 
-def _is_large_pointwise(node: Any, kernel: NDArray[np.float32]) -> bool:
+def _is_large_pointwise(node: Any, constants: Constants) -> bool:
+    """Whether it is a convolution that is worth it, with weights, and bias if any, that are constants."""
+    if node.op_type != "Conv" or not all(name in constants for name in node.input[1:]):
+        return False
+    kernel = constants[node.input[1]]
     attributes = {a.name: list(a.ints) or a.i for a in node.attribute}
     return (
         kernel.ndim == 4
@@ -100,17 +119,15 @@ def _is_large_pointwise(node: Any, kernel: NDArray[np.float32]) -> bool:
     )
 
 
-def _bias_after(graph: Any, conv: Any, weights: dict[str, NDArray[Any]]) -> tuple[str, NDArray[Any] | None]:
-    """The value that the convolution with its bias makes, and the bias (channels,): its own or that of an Add."""
-    output = conv.output[0]
+def _with_bias(conv: Any, users: Sequence[Any], constants: Constants) -> tuple[str, NDArray[Any] | None]:
+    """The value that a convolution with its bias makes, and the bias (channels,): its own or that of an Add."""
     if len(conv.input) > 2:
-        return output, weights[conv.input[2]]
-    users = [node for node in graph.node if output in node.input]
-    if len(users) == 1 and users[0].op_type == "Add" and users[0].input[0] == output:
-        bias = weights.get(users[0].input[1])
+        return conv.output[0], constants[conv.input[2]]
+    if len(users) == 1 and users[0].op_type == "Add" and users[0].input[0] == conv.output[0]:
+        bias = constants.get(users[0].input[1])
         if bias is not None and bias.shape == (1, bias.size, 1, 1):
             return users[0].output[0], bias.reshape(-1)
-    return output, None
+    return conv.output[0], None
 
 
 def _drop_identities(graph: Any) -> None:

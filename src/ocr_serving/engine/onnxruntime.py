@@ -10,17 +10,9 @@ import numpy as np
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine import onnx_graph
-from ocr_serving.engine.base import (
-    Array,
-    EngineOptions,
-    SessionPool,
-    derive,
-    is_image,
-    normalization_table,
-    normalize_images,
-)
+from ocr_serving.engine.base import Array, EngineOptions, Normalizer, SessionPool, pick
 from ocr_serving.errors import ConfigError, EngineFailed
-from ocr_serving.model_dir import CTC_INDEX, DERIVED, ModelDir
+from ocr_serving.model_dir import CTC_INDEX, ModelDir
 
 
 class OnnxRuntimeEngine:
@@ -37,13 +29,12 @@ class OnnxRuntimeEngine:
 
         if model.format != "onnx":
             raise ConfigError(f"ONNX Runtime cannot read {model.model_file.name}; take engine openvino or paddle.")
-        self.precision = self._choose_precision(model, options)
+        self.precision, graph = self._load(model, options)
         self._model = model
-        self._table = None if model.normalization is None else normalization_table(model.normalization)
+        self._prepare = Normalizer(model.normalization)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, options.threads // options.sessions)
         settings.log_severity_level = 3
-        graph = self._graph(model)
         try:
             self._session = onnxruntime.InferenceSession(graph, settings, self._providers(onnxruntime, options))
         except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
@@ -57,12 +48,7 @@ class OnnxRuntimeEngine:
 
     def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:
         """See engine.base.Engine.run."""
-        arrays = {}
-        for name in self.inputs:
-            array = feed[name]
-            if self._table is not None and is_image(array):
-                array = normalize_images(array, self._table)
-            arrays[name] = np.ascontiguousarray(array)
+        arrays = {name: self._prepare(feed[name]) for name in self.inputs}
         with self._sessions.borrow(deadline) as session:
             found: list[dict[str, Array]] = []
             for part in self._parts(arrays):
@@ -76,9 +62,7 @@ class OnnxRuntimeEngine:
             found = dict(zip(self.outputs, session.run(list(self.outputs), arrays), strict=True))
         except Exception as error:  # as above
             raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
-        if any(name in DERIVED for name in fetch):
-            found |= derive(self._model, found[self.outputs[0]])
-        return {name: found[name] for name in fetch}
+        return pick(self._model, found, fetch)
 
     def _parts(self, arrays: Mapping[str, Array]) -> Iterator[Mapping[str, Array]]:
         """What is run together."""
@@ -92,21 +76,19 @@ class OnnxRuntimeEngine:
         """See engine.base.Engine.close; a session is freed with its last reference."""
 
     @staticmethod
-    def _choose_precision(model: ModelDir, options: EngineOptions) -> str:
-        """int8 where it has been measured to cost no accuracy (docs/decisions.md): rec on a CPU."""
+    def _load(model: ModelDir, options: EngineOptions) -> tuple[str, str | bytes]:
+        """The precision, and what ONNX Runtime loads: a path or a model.
+
+        It is int8 where that has been measured to cost no accuracy (docs/decisions.md): rec on a CPU.
+        """
         if options.precision not in ("auto", "f32"):
             raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
-        quantized = options.precision == "auto" and options.device == "cpu" and CTC_INDEX in model.derived
-        return "int8" if quantized and find_spec("onnx") is not None else "f32"
-
-    def _graph(self, model: ModelDir) -> str | bytes:
-        """What ONNX Runtime loads: a path or a model."""
-        if self.precision != "int8":
-            return str(model.model_file)
-        graph = onnx_graph.load(model.model_file)
-        onnx_graph.quantize_pointwise(graph)
-        quantized: bytes = graph.SerializeToString()
-        return quantized
+        rec_on_cpu = options.device == "cpu" and CTC_INDEX in model.derived
+        if options.precision == "auto" and rec_on_cpu and find_spec("onnx") is not None:
+            graph = onnx_graph.load(model.model_file)
+            if onnx_graph.quantize_pointwise(graph):
+                return "int8", graph.SerializeToString()
+        return "f32", str(model.model_file)
 
     @staticmethod
     def _providers(onnxruntime: Any, options: EngineOptions) -> list[Any]:

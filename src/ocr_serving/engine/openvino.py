@@ -10,7 +10,7 @@ import numpy as np
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine import openvino_graph
-from ocr_serving.engine.base import Array, EngineOptions, SessionPool, derive, is_image
+from ocr_serving.engine.base import Array, EngineOptions, SessionPool, is_image, pick
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, DET_LOGITS, ModelDir
 
@@ -96,10 +96,8 @@ class OpenVINOEngine:
                 found = session.run(arrays)
             except RuntimeError as error:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
-        best = dict(zip(self._model.derived if derived else self.outputs, found, strict=True))
-        if not derived and any(name in DERIVED for name in fetch):
-            best |= derive(self._model, found[0])
-        return {name: best[name] for name in fetch}
+        names = self._model.derived if derived else self.outputs
+        return pick(self._model, dict(zip(names, found, strict=True)), fetch)
 
     def close(self) -> None:
         """See engine.base.Engine.close."""

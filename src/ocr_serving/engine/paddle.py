@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import (
-    Array,
-    EngineOptions,
-    SessionPool,
-    derive,
-    is_image,
-    normalization_table,
-    normalize_images,
-)
+from ocr_serving.engine.base import Array, EngineOptions, Normalizer, SessionPool, pick
 from ocr_serving.errors import ConfigError, EngineFailed
-from ocr_serving.model_dir import DERIVED, ModelDir
+from ocr_serving.model_dir import ModelDir
 
 _GPU_MEMORY_MB = 500  # Paddle's first allocation, which grows; enough for the OCR models
 _ONEDNN_SHAPES = (
@@ -39,7 +29,7 @@ class PaddleEngine:
                 f"The paddle engine cannot read {model.model_file.name}; take engine openvino or onnxruntime."
             )
         self._model = model
-        self._table = None if model.normalization is None else normalization_table(model.normalization)
+        self._prepare = Normalizer(model.normalization)
         config = inference.Config(str(model.model_file), str(model.params_file))
         config.disable_glog_info()
         self.precision = self._configure(config, inference, options)
@@ -58,17 +48,12 @@ class PaddleEngine:
         with self._sessions.borrow(deadline) as predictor:
             try:
                 for name in self.inputs:
-                    array = feed[name]
-                    if self._table is not None and is_image(array):
-                        array = normalize_images(array, self._table)
-                    predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
+                    predictor.get_input_handle(name).copy_from_cpu(self._prepare(feed[name]))
                 predictor.run()
                 found = {name: predictor.get_output_handle(name).copy_to_cpu() for name in self.outputs}
             except (RuntimeError, ValueError, OSError) as error:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
-        if any(name in DERIVED for name in fetch):
-            found |= derive(self._model, found[self.outputs[0]])
-        return {name: found[name] for name in fetch}
+        return pick(self._model, found, fetch)
 
     def close(self) -> None:
         """See engine.base.Engine.close; Paddle frees a predictor with its last reference."""

@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rec_squeeze: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
     """Rec's input grows with a line's length to this power: training squeezed long lines, too; 1 squeezes none."""
     rec_doubt_score: Fraction = 0.85
-    """Squeezed lines whose letters score less are read again, unsqueezed, the better reading counts; 0 reads none again."""
+    """Squeezed lines whose letters score less are read again, unsqueezed, and the better reading counts; 0: none."""
     rec_batch: Annotated[int, Meta(ge=1, le=64)] = 8
     """Most crops in one rec batch; on a CPU, batches of long lines are smaller."""
 

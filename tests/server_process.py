@@ -1,6 +1,7 @@
 """Servers as real processes: started, waited for, stopped; their output is the message when something goes wrong."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 20
+OUTPUT_SECONDS = 60
 
 
 def free_port() -> int:
@@ -40,8 +42,15 @@ class ServerProcess:
     @property
     def output(self) -> str:
         """What it has printed so far, both streams."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")  # the server shares the position
+
+    def wait_for_output(self, text: str) -> None:
+        """Return once it has printed the text (its log may be behind its answers); AssertionError if it does not."""
+        deadline = time.monotonic() + OUTPUT_SECONDS
+        while text not in self.output:
+            assert time.monotonic() < deadline, f"it never said {text!r}:\n{self.output}"
+            time.sleep(0.01)
 
     def wait_for_port(self) -> None:
         """Return once it accepts connections; AssertionError with its output if it ends or takes too long."""

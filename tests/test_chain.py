@@ -17,7 +17,6 @@ import tritonclient.http
 import zoo_models
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_peers import wait_until
 from server_process import ROOT, ServerProcess
 
 from ocr_serving.compat.client import Client
@@ -217,7 +216,7 @@ def test_texts_come_as_json_in_the_open_inference_protocol(client, server):
 def test_det_and_rec_are_served_under_their_own_names_too(server):
     for name in ("ocr", "ocr_det_model", "ocr_rec_model"):
         assert requests.get(f"http://127.0.0.1:{server.port}/v2/models/{name}/ready", timeout=60).status_code == 200
-    wait_until(lambda: "Serving ocr_det_model and ocr_rec_model on" in server.output)
+    server.wait_for_output("Serving ocr_det_model and ocr_rec_model on")
 
 
 def test_the_client_of_the_repository_prints_the_texts_of_imgs(server, folder, client):

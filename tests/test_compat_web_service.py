@@ -142,7 +142,7 @@ class TestLegacyFiles:
     def test_a_dead_det_server_is_500_not_a_hang(self, workdir):
         with server_process.running(*legacy("ocr_rpc", 1), workdir) as server:
             assert server.post(body(base64_of("imgs/sign.jpg"))).status_code == 500
-            assert "No model server answers at 127.0.0.1:1" in server.output
+            server.wait_for_output("No model server answers at 127.0.0.1:1")
 
     def test_it_ends_on_sigterm_with_its_model_server(self, workdir):
         with server_process.running(*legacy("rec"), workdir) as server:

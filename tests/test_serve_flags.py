@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import server_process
 import tiny_model
-from rpc_peers import wait_until
 from server_process import ServerProcess
 
 from ocr_serving import model_dir
@@ -60,24 +59,25 @@ def serving(folder: Path, *flags: str) -> Iterator[tuple[ServerProcess, RemotePr
 def test_every_flag_without_effect_is_taken_and_named_in_one_line(folder):
     with serving(folder, "start", *WITHOUT_EFFECT.split(), "--precision", "int8", "--model", "two") as (server, client):
         assert client.predict({"x": X})["y"][0, 0] == 2
+        server.wait_for_output(": no effect here.")
         [line] = [line for line in server.output.splitlines() if line.endswith(": no effect here.")]
         flags = [word for word in WITHOUT_EFFECT.split() if word.startswith("--")]
         assert line.removesuffix(": no effect here.").split(", ") == flags
-        assert "precision int8: no effect here; there are fp32, fp16, bf16." in server.output
+        server.wait_for_output("precision int8: no effect here; there are fp32, fp16, bf16.")
 
 
 def test_nothing_is_said_about_flags_that_have_an_effect(folder):
     flags = "--model two --thread 16 --gpu_ids -1 --runtime_thread_num 0 --batch_infer_size 32 --precision fp32"
     with serving(folder, *flags.split(), "--max_body_size", str(2**27), "--op", "GeneralInferOp") as (server, client):
         assert client.predict({"x": X})["y"][0, 0] == 2
-        wait_until(lambda: "(engine openvino, precision f32)." in server.output)
+        server.wait_for_output("(engine openvino, precision f32).")
         assert "no effect" not in server.output
 
 
 def test_several_models_run_in_sequence(folder):
     with serving(folder, "--model", "two", "three") as (server, client):
         assert client.predict({"x": X}, ["y"])["y"][0, 0] == 6
-        wait_until(lambda: "Serving two and three on" in server.output)
+        server.wait_for_output("Serving two and three on")
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/status") as page:
             assert "models: sequence, two, three" in page.read().decode()
 
@@ -113,7 +113,7 @@ def test_max_body_size_bounds_a_request(folder):
             assert b" 413 " in answer.readline()
         assert client.predict({"x": X})["y"][0, 0] == 2
     with serving(folder, "--model", "two", "--max_body_size", "1000") as (server, client):
-        assert "max_body_size: less than 67108864 has no effect; the limit stays 536870912 bytes." in server.output
+        server.wait_for_output("max_body_size: less than 67108864 has no effect; the limit stays 536870912 bytes.")
         assert client.predict({"x": X})["y"][0, 0] == 2
 
 

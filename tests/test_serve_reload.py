@@ -111,8 +111,8 @@ def test_a_damaged_model_leaves_the_old_one_in_service(tmp_path):
         assert factor(client) == 1
         (folder / "inference.onnx").write_bytes(b"damaged")
         touch(folder)
-        wait_until(lambda: "cannot be served, so the one loaded before stays" in server.output)
-        assert "OpenVINO cannot read" in server.output
+        server.wait_for_output("cannot be served, so the one loaded before stays")
+        server.wait_for_output("OpenVINO cannot read")
         assert "Traceback" not in server.output
         assert factor(client) == 1
         tiny_model.write(folder, 2)
@@ -130,5 +130,5 @@ def test_a_model_file_without_a_touch_and_a_removed_time_file_change_nothing(tmp
         assert factor(client) == 1
         touch(folder)
         wait_until(lambda: factor(client) == 2)
-        wait_until(lambda: "Loaded anew" in server.output)
+        server.wait_for_output("Loaded anew")
         assert server.output.count("Loaded anew") == 1

@@ -103,7 +103,7 @@ def test_the_files_of_a_genuine_installation_make_the_chained_server(models, tmp
     for name in ("ocr_det_model", "ocr_rec_model"):
         (tmp_path / name).symlink_to((models / name).resolve())
     with serving(flags("workdir_19293"), port, tmp_path) as server:
-        wait_until(lambda: SUCCESS in server.output)
+        server.wait_for_output(SUCCESS)
         client = Client(raise_on_error=True)
         confs = [GENUINE / op / "general_model.prototxt" for op in ("GeneralDetectionOp_0", "GeneralInferOp_0")]
         client.load_client_config([str(conf) for conf in confs])
@@ -118,7 +118,7 @@ def test_the_files_port_wins_and_their_aliases_count(tiny):
     folder, port = tiny
     with serving(flags("work"), port, folder) as server:
         assert call(port) == 2
-        wait_until(lambda: SUCCESS in server.output)
+        server.wait_for_output(SUCCESS)
         assert server.output.index("Serving tiny_model on") < server.output.index(SUCCESS)
 
 
@@ -143,7 +143,7 @@ def test_flags_of_brpc_itself_are_taken_and_named(tiny):
     folder, port = tiny
     with serving(flags("work", "-event_dispatcher_num", "2", "--log_connection_close=true"), port, folder) as server:
         assert call(port) == 2
-        assert "-event_dispatcher_num, -log_connection_close: no effect here." in server.output
+        server.wait_for_output("-event_dispatcher_num, -log_connection_close: no effect here.")
 
 
 def test_enable_prometheus_and_precision_are_honoured(tiny):
@@ -151,7 +151,7 @@ def test_enable_prometheus_and_precision_are_honoured(tiny):
     metrics = server_process.free_port()
     more = ["-enable_prometheus=True", "-prometheus_port", str(metrics), "-precision", "banana"]
     with serving(flags("work", *more), port, folder) as server:
-        assert "precision banana: no effect here" in server.output
+        server.wait_for_output("precision banana: no effect here")
         socket.create_connection(("127.0.0.1", metrics), 5).close()
 
 

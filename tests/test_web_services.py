@@ -263,9 +263,7 @@ def test_a_service_ends_with_status_0_and_leaves_no_process(models, how):
 
 def test_a_service_says_where_it_is_and_a_line_to_try_it(models):
     with running(*web("rec_debugger"), cwd=models) as server:
-        deadline = time.monotonic() + 10
-        while "Try it" not in server.output and time.monotonic() < deadline:
-            time.sleep(0.05)
+        server.wait_for_output("Try it")
         ready, line = server.output.splitlines()[:2]
         assert ready == f"The rec service is ready: POST {server.url}"
         if not shutil.which("curl"):

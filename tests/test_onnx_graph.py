@@ -14,21 +14,23 @@ from ocr_serving.engine import onnx_graph
 INPUTS, OUTPUTS = 192, 96
 
 
+def model_of(*nodes, rank: int = 4, **constants: np.ndarray):
+    """A model from x to y."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank) for name in "xy"]
+    values = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], values)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+
+
 def convolution(weights: np.ndarray, bias: np.ndarray):
     """A model of a 1 x 1 convolution, an Identity and the Add of its bias, as Paddle's exporter writes them."""
-    nodes = [
+    return model_of(
         helper.make_node("Conv", ["x", "w"], ["product"], kernel_shape=[1, 1]),
         helper.make_node("Identity", ["product"], ["same"]),
         helper.make_node("Add", ["same", "b"], ["y"]),
-    ]
-    shape = ["n", INPUTS, "h", "w"], ["n", OUTPUTS, "h", "w"]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in zip("xy", shape, strict=True)]
-    constants = [
-        numpy_helper.from_array(weights.T[:, :, None, None].copy(), "w"),
-        numpy_helper.from_array(bias[None, :, None, None], "b"),
-    ]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+        w=weights.T[:, :, None, None],
+        b=bias[None, :, None, None],
+    )
 
 
 def run(model, x):
@@ -47,7 +49,7 @@ def weights() -> np.ndarray:
 def test_products_equal_those_of_the_rounded_numbers(weights):
     bias = np.linspace(-1, 1, OUTPUTS, dtype=np.float32)
     model = convolution(weights, bias)
-    onnx_graph.quantize_pointwise(model)
+    onnx_graph.quantize_products(model)
     bytes_in = np.random.default_rng(4).integers(0, 256, (1, INPUTS, 3, 40))
     bytes_in[0, :, 0, 0], bytes_in[0, :, 0, 1] = 255, 0
     x = (bytes_in / 255).astype(np.float32)  # from 0 to 1: the zero point is 0, the scale 1/255
@@ -60,8 +62,41 @@ def test_the_convolution_is_replaced_and_close_to_what_it_was(weights):
     model = convolution(weights, np.zeros(OUTPUTS, np.float32))
     x = np.random.default_rng(4).normal(size=(2, INPUTS, 3, 40)).astype(np.float32)
     before = run(model, x)
-    onnx_graph.quantize_pointwise(model)
+    onnx_graph.quantize_products(model)
     assert [node.op_type for node in model.graph.node] == ["Transpose", "DynamicQuantizeMatMul", "Transpose"]
+    assert np.abs(run(model, x) - before).std() < 0.03 * before.std()
+
+
+def test_a_sum_of_maps_is_taken_where_their_channels_are_last(weights):
+    """As in a residual block: what a product is made of is added to what it makes."""
+    square = np.concatenate([weights, weights[::-1]], axis=1)
+    model = model_of(
+        helper.make_node("Conv", ["x", "w"], ["product"], kernel_shape=[1, 1]),
+        helper.make_node("Add", ["x", "product"], ["y"]),
+        w=square.T[:, :, None, None],
+    )
+    x = np.random.default_rng(4).normal(size=(2, INPUTS, 3, 40)).astype(np.float32)
+    before = run(model, x)
+    assert onnx_graph.quantize_products(model)
+    assert [node.op_type for node in model.graph.node] == ["Transpose", "DynamicQuantizeMatMul", "Add", "Transpose"]
+    assert np.abs(run(model, x) - before).std() < 0.03 * before.std()
+
+
+def test_the_class_matrix_is_replaced_and_a_smaller_one_is_not():
+    rng = np.random.default_rng(4)
+    model = model_of(
+        helper.make_node("MatMul", ["x", "attention"], ["features"]),
+        helper.make_node("MatMul", ["features", "classes"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["y"]),
+        rank=3,
+        attention=rng.normal(size=(80, 80)).astype(np.float32),
+        classes=rng.normal(size=(80, 6906)).astype(np.float32),
+        b=rng.normal(size=6906).astype(np.float32),
+    )
+    x = rng.normal(size=(1, 20, 80)).astype(np.float32)
+    before = run(model, x)
+    assert onnx_graph.quantize_products(model)
+    assert [node.op_type for node in model.graph.node] == ["MatMul", "DynamicQuantizeMatMul"]
     assert np.abs(run(model, x) - before).std() < 0.03 * before.std()
 
 
@@ -80,9 +115,9 @@ def test_rounded_weights_are_near_and_no_two_neighbours_overflow(matrix):
         assert (255 * np.maximum(sign * pairs, 0).sum(1) <= 32767).all()
 
 
-def test_the_zoo_s_rec_model_has_its_large_convolutions_replaced():
+def test_the_zoo_s_rec_model_has_its_large_convolutions_and_class_matrix_replaced():
     model = onnx_graph.load(zoo_models.predictor("ocr_rec").model.model_file)
-    onnx_graph.quantize_pointwise(model)
+    onnx_graph.quantize_products(model)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("DynamicQuantizeMatMul") == 30
+    assert kinds.count("DynamicQuantizeMatMul") == 31
     assert "Identity" not in kinds

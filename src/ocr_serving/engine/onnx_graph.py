@@ -17,9 +17,12 @@ Constants = dict[str, NDArray[Any]]
 
 _LEAST_WEIGHTS = 96 * 192
 """Smaller 1 x 1 convolutions stay in f32: rounding their input and moving it to NHWC takes what the product saves."""
+_LEAST_CLASS_WEIGHTS = 2**18
+"""Matrices of attention, which are smaller, stay in f32: they take a hundredth of the time."""
 _PAIR_LIMIT = 127
 """Largest sum of two neighbouring weights of one sign. AVX2 adds two products of uint8 and int8 in int16, and
 255 * 127 = 32385 is the most that fits; larger sums it would cut off (vpmaddubsw, Intel's instruction reference)."""
+_PRODUCT = "DynamicQuantizeMatMul"
 
 
 def load(path: Path) -> Any:
@@ -39,57 +42,124 @@ def load(path: Path) -> Any:
     return model
 
 
-def quantize_pointwise(model: Any) -> bool:
-    """Compute the large 1 x 1 convolutions in 8 bits, in place; False where there are none with constant weights.
+def quantize_products(model: Any) -> bool:
+    """Compute the large 1 x 1 convolutions and the class matrix in 8 bits, in place; False where there are none.
 
     Weights are rounded here, to int8 with a scale for each output channel; inputs at each run, to uint8 with one scale
     for all of it (ONNX Runtime's DynamicQuantizeMatMul), so what comes out for a line depends on what it is run with.
 
     Args:
-        model: onnx.ModelProto, a graph of image convolutions (NCHW).
+        model: onnx.ModelProto, a graph of image convolutions (NCHW). Weights that are no initializers stay as they are.
     """
     from onnx import helper, numpy_helper
 
     graph = model.graph
     _drop_identities(graph)
-    constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
-    users: dict[str, list[Any]] = defaultdict(list)
+    rewriting = _Rewriting(graph)
     for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    nodes: list[Any] = []
-    made: set[str] = set()
-    for node in graph.node:
-        if _is_large_pointwise(node, constants):
-            output, bias = _with_bias(node, users[node.output[0]], constants)
-            made.add(output)
-            nodes += _int8_product(node, output, bias, constants)
-        elif node.output[0] not in made:
-            nodes.append(node)
+        rewriting.take(node)
+    nodes = rewriting.needed({value.name for value in graph.output})
+    used = {name for node in nodes for name in node.input}
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in constants if name in used)
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in rewriting.constants.items() if name in used
+    )
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return bool(made)
+    return any(node.op_type == _PRODUCT for node in nodes)
 
 
-def _int8_product(conv: Any, output: str, bias: NDArray[Any] | None, constants: Constants) -> list[Any]:
-    """The nodes that make the output of a convolution and its bias; what they need is added to the constants."""
-    from onnx import helper
+class _Rewriting:
+    """Makes the new graph's nodes of the old one's.
 
-    name = f"int8_{conv.output[0]}"
-    rounded, scale = round_weights(constants[conv.input[1]][:, :, 0, 0].T)
-    constants |= {f"{name}_weights": rounded, f"{name}_scale": scale}
-    inputs = [f"{name}_in", f"{name}_weights", f"{name}_scale"]
-    if bias is not None:
-        constants[f"{name}_bias"] = bias
-        inputs += ["", f"{name}_bias"]
-    return [
-        helper.make_node("Transpose", [conv.input[0]], [f"{name}_in"], perm=[0, 2, 3, 1]),
-        helper.make_node("DynamicQuantizeMatMul", inputs, [f"{name}_out"], domain="com.microsoft"),
-        helper.make_node("Transpose", [f"{name}_out"], [output], perm=[0, 3, 1, 2]),
-    ]
+    A product takes and gives maps with their channels last. Where two such maps are added, the sum is of those, so that
+    neither has to be moved back first.
+
+    Attributes:
+        constants: of both graphs.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        from onnx import numpy_helper
+
+        self.constants: Constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+        self._users: dict[str, list[Any]] = defaultdict(list)
+        for node in graph.node:
+            for name in node.input:
+                self._users[name].append(node)
+        self._nodes: list[Any] = []
+        self._made: set[str] = set()
+        self._channels_last: dict[str, str] = {}
+
+    def take(self, node: Any) -> None:
+        """Go on with the next node of the old graph."""
+        if node.output[0] in self._made:
+            return
+        if _is_large_pointwise(node, self.constants):
+            output, bias = self._with_bias(node, (1, -1, 1, 1))
+            kernel = self.constants[node.input[1]]
+            last = self._product(self._moved(node.input[0]), kernel[:, :, 0, 0].T, bias, f"{output}_channels_last")
+            self._move_back(last, output)
+        elif _is_class_matrix(node, self.constants):
+            output, bias = self._with_bias(node, (-1,))
+            self._product(node.input[0], self.constants[node.input[1]], bias, output)
+        elif node.op_type == "Add" and self._channels_last.keys() >= set(node.input):
+            [output] = node.output
+            last = self._append("Add", [self._moved(name) for name in node.input], f"{output}_channels_last")
+            self._move_back(last, output)
+        else:
+            self._nodes.append(node)
+
+    def needed(self, outputs: set[str]) -> list[Any]:
+        """The new nodes that the outputs depend on."""
+        wanted = set(outputs)
+        kept = []
+        for node in reversed(self._nodes):
+            if wanted & set(node.output):
+                wanted |= set(node.input)
+                kept.append(node)
+        return kept[::-1]
+
+    def _product(self, taken: str, matrix: NDArray[np.float32], bias: NDArray[np.float32] | None, output: str) -> str:
+        """A matrix (inputs, outputs) in 8 bits."""
+        rounded, scale = round_weights(matrix)
+        names = [f"{output}_{part}" for part in ("weights", "scale", "bias")]
+        self.constants |= {names[0]: rounded, names[1]: scale}
+        inputs = [taken, *names[:2]]
+        if bias is not None:
+            self.constants[names[2]] = bias
+            inputs += ["", names[2]]
+        return self._append(_PRODUCT, inputs, output, domain="com.microsoft")
+
+    def _moved(self, name: str) -> str:
+        """The map (n, c, h, w) as (n, h, w, c)."""
+        if name not in self._channels_last:
+            last = f"{name}_channels_last"
+            self._channels_last[name] = self._append("Transpose", [name], last, perm=[0, 2, 3, 1])
+        return self._channels_last[name]
+
+    def _move_back(self, last: str, output: str) -> None:
+        self._channels_last[output] = last
+        self._append("Transpose", [last], output, perm=[0, 3, 1, 2])
+
+    def _append(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def _with_bias(self, node: Any, shape: tuple[int, ...]) -> tuple[str, NDArray[np.float32] | None]:
+        """What a node with its bias makes, and the bias (channels,): its own, or that of an Add in this shape."""
+        [output] = node.output
+        if len(node.input) > 2:
+            return output, self.constants[node.input[2]]
+        users = self._users[output]
+        if len(users) == 1 and users[0].op_type == "Add" and users[0].input[0] == output:
+            bias = self.constants.get(users[0].input[1])
+            if bias is not None and bias.shape == bias.reshape(shape).shape:
+                self._made.add(users[0].output[0])
+                return users[0].output[0], bias.reshape(-1)
+        return output, None
 
 
 def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -119,15 +189,10 @@ def _is_large_pointwise(node: Any, constants: Constants) -> bool:
     )
 
 
-def _with_bias(conv: Any, users: Sequence[Any], constants: Constants) -> tuple[str, NDArray[Any] | None]:
-    """The value that a convolution with its bias makes, and the bias (channels,): its own or that of an Add."""
-    if len(conv.input) > 2:
-        return conv.output[0], constants[conv.input[2]]
-    if len(users) == 1 and users[0].op_type == "Add" and users[0].input[0] == conv.output[0]:
-        bias = constants.get(users[0].input[1])
-        if bias is not None and bias.shape == (1, bias.size, 1, 1):
-            return users[0].output[0], bias.reshape(-1)
-    return conv.output[0], None
+def _is_class_matrix(node: Any, constants: Constants) -> bool:
+    """Whether it multiplies with a constant matrix that is as large as one of classes."""
+    matrix = constants.get(node.input[1]) if node.op_type == "MatMul" else None
+    return matrix is not None and matrix.ndim == 2 and matrix.size >= _LEAST_CLASS_WEIGHTS
 
 
 def _drop_identities(graph: Any) -> None:

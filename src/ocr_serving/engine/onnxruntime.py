@@ -86,7 +86,7 @@ class OnnxRuntimeEngine:
         rec_on_cpu = options.device == "cpu" and CTC_INDEX in model.derived
         if options.precision == "auto" and rec_on_cpu and find_spec("onnx") is not None:
             graph = onnx_graph.load(model.model_file)
-            if onnx_graph.quantize_pointwise(graph):
+            if onnx_graph.quantize_products(graph):
                 return "int8", graph.SerializeToString()
         return "f32", str(model.model_file)
 

@@ -1,4 +1,6 @@
-"""Both ways to end a rec graph give what the model's own output says."""
+"""Rewritten graphs give what the model's own output says."""
+
+from collections import Counter
 
 import numpy as np
 import openvino
@@ -50,6 +52,28 @@ def test_a_graph_cut_before_its_class_matrix(line, best):
     index, score = run(head, features[0])
     np.testing.assert_array_equal(index[:, 0], best[0][0])
     np.testing.assert_allclose(score[:, 0], best[1][0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "removed"),
+    [
+        ("ocr_det", {"ConvolutionBackpropData": 2, "Interpolate": 1, "Concat": 2}),
+        ("ppocrv6_tiny_det", {"ConvolutionBackpropData": 2, "Interpolate": 1, "Concat": 2}),
+        ("ppocrv5_mobile_det", {"ConvolutionBackpropData": 2, "Interpolate": 1, "Concat": 1}),
+    ],
+)
+def test_a_simplified_det_graph_gives_the_same_map_from_border_to_border(name, removed):
+    graph, simple = read(name), read(name)
+    openvino_graph.simplify_det(simple)
+    before, after = (Counter(node.get_type_name() for node in g.get_ordered_ops()) for g in (graph, simple))
+    assert {kind: before[kind] - after[kind] for kind in removed} == removed
+    for form in (graph, simple):
+        openvino_graph.cut_sigmoid(form)  # the logits, so that errors show where the map is all but 0
+    for i, (height, width) in enumerate([(32, 32), (64, 96), (160, 32), (288, 416)]):
+        blocks = np.random.default_rng(i).normal(size=(1, 3, height // 8, width // 8))
+        image = np.kron(blocks, np.ones((1, 1, 8, 8))).astype(np.float32)
+        [expected], [found] = run(graph, image), run(simple, image)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_det_model_has_no_best_classes():

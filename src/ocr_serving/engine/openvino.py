@@ -82,7 +82,8 @@ class OpenVINOEngine:
         shape = self._graph.output(0).partial_shape
         fixed = shape.rank.is_static and len(shape) > 0 and shape[-1].is_static
         self.classes = int(shape[-1].get_length()) if fixed else None
-        openvino_graph.replace_deconvolutions(self._graph)
+        if DET_LOGITS in model.derived:
+            openvino_graph.simplify_det(self._graph)
         self._lock = threading.Lock()
         self._forms: dict[tuple[bool, bool], SessionPool[_Session]] = {}
 

@@ -2,33 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocr_serving.errors import ConfigError
 
 
-def replace_deconvolutions(graph: Any) -> None:
-    """Turn every 2 x 2 transposed convolution with stride 2 into a 1 x 1 convolution and a depth-to-space, in place.
+def simplify_det(graph: Any) -> None:
+    """Rewrite a det graph so that it takes less work, in place; but for rounding, it computes what it did."""
+    for kind, rewrite in (
+        ("Identity", lambda node: node.output(0).replace(node.input_value(0))),
+        ("ConvolutionBackpropData", _replace_deconvolution),
+        ("Convolution", _convolve_before_enlarging),
+        ("Convolution", _convolve_before_concatenating),
+        ("DepthToSpace", _join_depth_to_space),
+    ):
+        for node in graph.get_ordered_ops():
+            if node.get_type_name() == kind:
+                rewrite(node)
 
-    Their windows do not overlap, so out[o, 2y + i, 2x + j] = sum over c of in[c, y, x] * w[c, o, i, j]: one matrix
+
+def _replace_deconvolution(node: Any) -> None:
+    """Turn a 2 x 2 transposed convolution with stride 2 into a 1 x 1 convolution and a depth-to-space.
+
+    Its windows do not overlap, so out[o, 2y + i, 2x + j] = sum over c of in[c, y, x] * w[c, o, i, j]: one matrix
     product a pixel, which runs in bf16 on the matrix units, where OpenVINO runs the transposed form in float32.
     """
     from openvino import opset13 as ops
 
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() != "ConvolutionBackpropData" or node.get_input_size() != 2:
-            continue
-        weights = node.input_value(1).get_node()
-        form = {key: list(node.get_attributes()[key]) for key in ("strides", "pads_begin", "pads_end", "dilations")}
-        plain = {"strides": [2, 2], "pads_begin": [0, 0], "pads_end": [0, 0], "dilations": [1, 1]}
-        if weights.get_type_name() != "Constant" or form != plain or list(weights.get_output_shape(0)[2:]) != [2, 2]:
-            continue
-        values = weights.get_data()  # (in, out, 2, 2)
-        kernel = values.transpose(1, 2, 3, 0).reshape(-1, values.shape[0], 1, 1)
-        product = ops.convolution(node.input_value(0), np.ascontiguousarray(kernel), [1, 1], [0, 0], [0, 0], [1, 1])
-        node.output(0).replace(ops.depth_to_space(product, "depth_first", 2).output(0))
+    weights = _constant(node.input_value(1))  # (in, out, 2, 2)
+    if weights is None or node.get_input_size() != 2 or weights.shape[2:] != (2, 2) or _form(node) != _form_of(2, 0):
+        return
+    kernel = weights.transpose(1, 2, 3, 0).reshape(-1, weights.shape[0], 1, 1)
+    product = _convolution(node.input_value(0), kernel, _form_of(1, 0))
+    node.output(0).replace(ops.depth_to_space(product, "depth_first", 2).output(0))
+
+
+def _convolve_before_enlarging(node: Any) -> None:
+    """Take a 3 x 3 convolution of concatenated maps at half the size for those that are enlarged by repetition.
+
+    Such a map is the same all over a block of 2 x 2, so most of the nine products of an output pixel meet the same
+    input, and four are left. The four pixels around a corner of blocks need the same four blocks: one 2 x 2 convolution
+    makes them, and depth-to-space puts them in their places.
+    """
+    from openvino import opset13 as ops
+
+    kernel, parts = _constant(node.input_value(1)), _concatenated(node)
+    factors = [_enlarged_by(part) for part in parts]
+    if kernel is None or kernel.shape[2:] != (3, 3) or _form(node) != _form_of(1, 1) or max(factors, default=1) == 1:
+        return
+    kernels = _split(kernel, parts)
+    large = [_convolution(part, k, _form(node)) for part, k, f in zip(parts, kernels, factors, strict=True) if f == 1]
+    small = [_enlarge(part.get_node().input_value(0), f // 2) for part, f in zip(parts, factors, strict=True) if f > 1]
+    weights = np.concatenate([k for k, f in zip(kernels, factors, strict=True) if f > 1], axis=1)
+    # [pixel before or after the corner, block before or after it, tap of the 3 x 3 kernel]
+    meets = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
+    around = np.einsum("ocyx,aiy,bjx->oabcij", weights, meets, meets).reshape(-1, weights.shape[1], 2, 2)
+    pixels = ops.depth_to_space(_convolution(ops.concat(small, 1), around, _form_of(1, 1)), "depth_first", 2)
+    inner = ops.slice(pixels, [1, 1], [-1, -1], [1, 1], [2, 3])  # corners at the border have pixels outside
+    node.output(0).replace(reduce(ops.add, large, inner).output(0))
+
+
+def _convolve_before_concatenating(node: Any) -> None:
+    """Add convolutions of several maps up, in place of one convolution of all of them: so nothing is copied."""
+    from openvino import opset13 as ops
+
+    kernel, parts = _constant(node.input_value(1)), _concatenated(node)
+    if kernel is None or not parts:
+        return
+    each = [_convolution(part, k, _form(node)) for part, k in zip(parts, _split(kernel, parts), strict=True)]
+    node.output(0).replace(reduce(ops.add, each).output(0))
+
+
+def _join_depth_to_space(node: Any) -> None:
+    """Take what lies between two depth-to-spaces by 2, the second given, before the first, and join them to one by 4.
+
+    That is a bias, a ReLU and a 1 x 1 convolution, as at the end of a det model; the convolution becomes one of the
+    four pixels' channels at once, most of its weights 0, which costs less than moving the pixels twice.
+    """
+    from openvino import opset13 as ops
+
+    chain = [node]
+    for kind in ("Convolution", "Relu", "Add", "DepthToSpace"):
+        before = chain[-1].input_value(0)
+        if before.get_node().get_type_name() != kind or len(before.get_target_inputs()) != 1:
+            return
+        chain.append(before.get_node())
+    _, conv, _, add, first = chain
+    kernel, bias = _constant(conv.input_value(1)), _constant(add.input_value(1))
+    by_2 = {"mode": "depth_first", "block_size": 2}
+    if kernel is None or bias is None or any(n.get_attributes() != by_2 for n in (node, first)):
+        return
+    outputs, channels, *size = kernel.shape
+    if size != [1, 1] or bias.shape != (1, channels, 1, 1) or _form(conv) != _form_of(1, 0):
+        return
+    # Channels of the first are (c, i, j), of the second (o, k, l): pixel (2i + k, 2j + l) of the 4 x 4.
+    each = np.einsum("oklc,ip,jq->oikjlcpq", kernel.reshape(-1, 2, 2, channels), np.eye(2), np.eye(2))
+    weights = each.reshape(4 * outputs, 4 * channels, 1, 1).astype(np.float32)
+    hidden = ops.relu(ops.add(first.input_value(0), bias.repeat(4, axis=1)))
+    node.output(0).replace(
+        ops.depth_to_space(_convolution(hidden, weights, _form_of(1, 0)), "depth_first", 4).output(0)
+    )
 
 
 def cut_sigmoid(graph: Any) -> None:
@@ -97,6 +175,81 @@ def _best(probabilities: Any) -> list[Any]:
 
     best = ops.topk(probabilities, np.int64(1), -1, "max", "none", index_element_type="i32")
     return [best.output(1), best.output(0)]
+
+
+def _constant(value: Any) -> NDArray[np.float32] | None:
+    """What a value of the graph is, if it is constant."""
+    node = value.get_node()
+    return node.get_data() if node.get_type_name() == "Constant" else None
+
+
+def _form(convolution: Any) -> dict[str, Any]:
+    """How it moves over its input."""
+    attributes = convolution.get_attributes()
+    return {key: attributes[key] for key in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")}
+
+
+def _form_of(stride: int, padding: int) -> dict[str, Any]:
+    return {
+        "strides": [stride] * 2,
+        "pads_begin": [padding] * 2,
+        "pads_end": [padding] * 2,
+        "dilations": [1, 1],
+        "auto_pad": "explicit",
+    }
+
+
+def _convolution(value: Any, kernel: NDArray[np.float32], form: dict[str, Any]) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.convolution(value, np.ascontiguousarray(kernel), **form)
+
+
+def _concatenated(convolution: Any) -> list[Any]:
+    """The maps (n, c, h, w) that its input consists of, with known numbers of channels; empty if it is but one."""
+    node = convolution.input_value(0).get_node()
+    if node.get_type_name() != "Concat" or node.get_attributes()["axis"] != 1:
+        return []
+    parts = [port.get_source_output() for port in node.inputs()]
+    return parts if all(part.get_partial_shape()[1].is_static for part in parts) else []
+
+
+def _split(kernel: NDArray[np.float32], parts: Sequence[Any]) -> list[NDArray[np.float32]]:
+    """The weights (out, in, h, w) that meet each of the maps."""
+    channels = [part.get_partial_shape()[1].get_length() for part in parts]
+    return np.split(kernel, np.cumsum(channels)[:-1], axis=1)
+
+
+_REPEAT = {
+    "mode": "nearest",
+    "shape_calculation_mode": "scales",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+    "pads_begin": [0, 0, 0, 0],
+    "pads_end": [0, 0, 0, 0],
+}
+"""How OpenVINO's Interpolate repeats each pixel a whole number of times."""
+
+
+def _enlarged_by(value: Any) -> int:
+    """How often each pixel of a map is repeated both ways, if that is an even number; else 1."""
+    node = value.get_node()
+    if node.get_type_name() != "Interpolate" or any(node.get_attributes()[key] != _REPEAT[key] for key in _REPEAT):
+        return 1
+    scales = _constant(node.input_value(1))
+    if scales is None or scales.shape != (4,) or scales[3] % 2 != 0 or (scales != [1, 1, scales[3], scales[3]]).any():
+        return 1
+    return int(scales[3])
+
+
+def _enlarge(value: Any, factor: int) -> Any:
+    """The map with each pixel repeated so often both ways."""
+    from openvino import opset13 as ops
+
+    if factor == 1:
+        return value
+    scales = np.array([1, 1, factor, factor], np.float32)
+    return ops.interpolate(value, scales, axes=[0, 1, 2, 3], **_REPEAT)
 
 
 def _end_in(graph: Any, *outputs: Any) -> None:

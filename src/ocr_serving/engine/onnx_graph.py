@@ -19,9 +19,10 @@ _LEAST_WEIGHTS = 96 * 192
 """Smaller 1 x 1 convolutions stay in f32: rounding their input and moving it to NHWC takes what the product saves."""
 _LEAST_CLASS_WEIGHTS = 2**18
 """Matrices of attention, which are smaller, stay in f32: they take a hundredth of the time."""
-_PAIR_LIMIT = 127
-"""Largest sum of two neighbouring weights of one sign. AVX2 adds two products of uint8 and int8 in int16, and
-255 * 127 = 32385 is the most that fits; larger sums it would cut off (vpmaddubsw, Intel's instruction reference)."""
+_PAIR_LIMIT = 160
+"""Largest sum of two neighbouring weights of one sign. AVX2 adds two products of uint8 and int8 in int16, and cuts off
+larger ones (vpmaddubsw, Intel's instruction reference). 204 * 160 = 32640 fits: sums are exact but for inputs in the upper
+fifth of their range. With 127 all would be exact, and weights a fifth coarser, which costs more (docs/decisions.md)."""
 _PRODUCT = "DynamicQuantizeMatMul"
 
 
@@ -165,11 +166,12 @@ class _Rewriting:
 def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """A matrix (inputs, outputs) as int8 of the same shape, and the scale of each output, float32 (outputs,).
 
-    No two neighbouring weights of an output have a sum beyond +-_PAIR_LIMIT, so 8-bit products are exact on AVX2 too.
+    No two neighbouring weights of an output that have the same sign add up to more than _PAIR_LIMIT.
     """
     pairs = np.pad(matrix, ((0, len(matrix) % 2), (0, 0))).reshape(-1, 2, matrix.shape[1])
     largest = np.maximum(np.maximum(pairs, 0).sum(1), np.maximum(-pairs, 0).sum(1)).max(0)
-    scale = np.where(largest > 0, largest / (_PAIR_LIMIT - 1), 1).astype(np.float32)  # each of two may be rounded up
+    least = np.maximum(largest / (_PAIR_LIMIT - 1), np.abs(matrix).max(0) / 127)  # each of two may be rounded up
+    scale = np.where(least > 0, least, 1).astype(np.float32)
     return np.rint(matrix / scale).astype(np.int8), scale
 
 

@@ -21,8 +21,8 @@ _LEAST_CLASS_WEIGHTS = 2**18
 """Matrices of attention, which are smaller, stay in f32: they take a hundredth of the time."""
 _PAIR_LIMIT = 160
 """Largest sum of two neighbouring weights of one sign. AVX2 adds two products of uint8 and int8 in int16, and cuts off
-larger ones (vpmaddubsw, Intel's instruction reference). 204 * 160 = 32640 fits: sums are exact but for inputs in the upper
-fifth of their range. With 127 all would be exact, and weights a fifth coarser, which costs more (docs/decisions.md)."""
+larger ones (vpmaddubsw, Intel's instruction reference). 204 * 160 = 32640 fits: sums are exact but for inputs in the
+upper fifth of their range. With 127 all would be exact, but weights a fifth coarser, which costs more accuracy."""
 _PRODUCT = "DynamicQuantizeMatMul"
 
 

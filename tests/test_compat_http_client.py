@@ -1,105 +1,26 @@
-"""The HTTP and gRPC client under its old name: genuine requests repeated, answers and errors of real servers read."""
+"""The HTTP and gRPC client under its old name: genuine requests repeated, answers of real servers read."""
 
-import contextlib
 import gzip
-import io
 import json
-import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from http.client import parse_headers
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES, Doubler, serving
+from canned_answers import IMAGE, IMAGES, Server, capture, grpc_server, http_clients, response
+from rpc_peers import Doubler, serving
 
-from ocr_serving import model_writer
-from ocr_serving.errors import (
-    BadInput,
-    BadUpstream,
-    ConfigError,
-    DeadlineExceeded,
-    EngineFailed,
-    NotFound,
-    Overloaded,
-    UpstreamUnavailable,
-)
+from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, NotFound
 from ocr_serving.model_dir import Variable
 from ocr_serving.wire import general_model_pb2 as pb
-from paddle_serving_client import HttpClient
 
-IMAGE = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
-IMAGES = [Variable("x", "image", 1, (3, 2, 4))]
 STRINGS = [Variable("x", "image", 20, (1,))]
 TWO = [Variable("a", "a", 1, (2,)), Variable("b", "b", 0, (2,))]
-OUT = [Variable("s0", "out", 1, (3,))]
-METHOD = "/baidu.paddle_serving.predictor.general_model.GeneralModelService/inference"
 
 
 @pytest.fixture
 def client(tmp_path):
-    made = []
-
-    def make(feeds=IMAGES, **options):
-        conf = tmp_path / "serving_client_conf.prototxt"
-        model_writer.write_conf(conf, feeds, OUT)
-        client = HttpClient(**options)
-        client.load_client_config([str(tmp_path)])
-        made.append(client)
-        return client
-
-    yield make
-    for each in made:
-        each.close()
-
-
-class Server:
-    """A real HTTP server that keeps the requests and gives every one the same answer."""
-
-    def __init__(self, body=b"", content_type="application/proto", status=200, headers=()):
-        requests = self.requests = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                requests.append((self.path, self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(status)
-                for name, value in [("Content-Type", content_type), ("Content-Length", len(body)), *headers]:
-                    self.send_header(name, str(value))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def response():
-    made = pb.Response()
-    made.outputs.add(engine_name="e").tensor.add(alias_name="out", elem_type=1, shape=[1, 2], float_data=[1, 2.5])
-    return made
-
-
-def capture(number):
-    """A genuine request: its path, headers and body."""
-    stream = io.BytesIO((CAPTURES / "httpclient" / f"req_{number}.bin").read_bytes())
-    path = stream.readline().split()[1].decode()
-    headers = parse_headers(stream)
-    body = stream.read()
-    return path, headers, gzip.decompress(body) if headers["Content-Encoding"] == "gzip" else body
+    with http_clients(tmp_path) as make:
+        yield make
 
 
 class TestRequests:
@@ -250,112 +171,6 @@ class TestRequests:
             made.predict({"image": IMAGE})
         assert [path for path, _, _ in server.requests] == ["/x", "/y/z"]
         assert server.requests[1][1]["log-id"] == "7"
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("status", "error"),
-        [
-            (400, BadInput),
-            (404, NotFound),
-            (500, EngineFailed),
-            (503, Overloaded),
-            (504, DeadlineExceeded),
-            (501, BadUpstream),
-        ],
-    )
-    def test_error_statuses(self, client, status, error):
-        sentence = b"[127.0.0.1:1][E1003]Fail to parse http body"
-        with Server(sentence, "text/plain", status, [("x-bd-error-code", 1003)]) as server:
-            for raise_on_error in (False, True):
-                made = client(raise_on_error=raise_on_error)
-                made.connect(server.address)
-                if raise_on_error:
-                    with pytest.raises(error, match="Fail to parse http body"):
-                        made.predict({"image": IMAGE})
-                else:
-                    assert made.predict({"image": IMAGE}) is None
-
-    @pytest.mark.parametrize("use_grpc", [False, True])
-    def test_nobody_there(self, client, use_grpc):
-        made = client(raise_on_error=True)
-        made.set_use_grpc_client(use_grpc)
-        made.connect("127.0.0.1:1")
-        with pytest.raises(UpstreamUnavailable):
-            made.predict({"image": IMAGE})
-
-    @pytest.mark.parametrize("use_grpc", [False, True])
-    def test_a_silent_server_costs_the_timeout(self, client, use_grpc):
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            made = client(raise_on_error=True)
-            made.set_use_grpc_client(use_grpc)
-            made.set_timeout_ms(200)
-            made.connect(f"127.0.0.1:{silent.getsockname()[1]}")
-            with pytest.raises((DeadlineExceeded, UpstreamUnavailable)):
-                made.predict({"image": IMAGE})
-
-    @pytest.mark.parametrize("content_type", ["application/proto", "application/json"])
-    def test_damaged_answers(self, client, content_type):
-        with Server(b"\x0a\xff", content_type) as server:
-            made = client(raise_on_error=True)
-            made.connect(server.address)
-            with pytest.raises(BadUpstream, match="damaged"):
-                made.predict({"image": IMAGE})
-
-    def test_connections_that_cannot_be_made_are_tried_again(self, client):
-        """Quirk of the original: set_max_retries was a NameError."""
-        made = client()
-        made.set_max_retries(2)
-        made.connect("127.0.0.1:1")
-        assert made.predict({"image": IMAGE}) is None
-
-    def test_setting_up_wrongly_is_said_in_words(self, client):
-        made = client()
-        with pytest.raises(ValueError, match="only support 1 endpoint"):
-            made.connect(["127.0.0.1:1", "127.0.0.1:2"])
-        for url in ("127.0.0.1", "http://", "127.0.0.1:x", "ftp://127.0.0.1:21"):
-            with pytest.raises(ValueError, match="url not right"):
-                made.connect(url)
-        with pytest.raises(ValueError, match="timeout_ms must be int"):
-            made.set_timeout_ms("1")
-        with pytest.raises(ValueError, match="retry_times must be int"):
-            made.set_max_retries("1")
-        with pytest.raises(ConfigError, match="Encrypted"):
-            made.connect("127.0.0.1:1", encryption=True)
-        with pytest.raises(ConfigError, match="load_client_config"):
-            HttpClient().predict({"image": IMAGE})
-
-    def test_host_names_are_addresses_too(self, client):
-        """Quirk of the original: it took dotted IPv4 only."""
-        with Server(response().SerializeToString()) as server:
-            made = client()
-            made.connect(server.address.replace("127.0.0.1", "localhost"))
-            assert made.predict({"image": IMAGE}) == response()
-
-
-@contextlib.contextmanager
-def grpc_server(answer):
-    requests = []
-
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, details):
-            if details.method != METHOD:
-                return None
-
-            def respond(request, context):
-                requests.append(request)
-                return answer(context)
-
-            return grpc.unary_unary_rpc_method_handler(respond)
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((Handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}", requests
-    finally:
-        server.stop(None).wait()
 
 
 class TestGrpc:

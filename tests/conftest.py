@@ -1,5 +1,6 @@
 """Fixtures that several test files share: model folders and running servers, one of each a session."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from rpc_peers import Doubler, serving
 from server_process import ServerProcess
 
 from ocr_serving.server.listener import ModelServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Jobs in the background of a shell ignore SIGINT, and so would the servers that tests start and end with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ _NEWEST = 0.2
 """Weight of the newest request in the average cost of one: the last ten or so count."""
 _SLOW = 1.5
 """A request may well take so many times the average; one that might is not let in."""
+_SLOW_AFTER_WAITING = 1.25
+"""The same for one that has waited. With 1, at three times the load that can be answered (soak, O1), a dozen requests a
+minute took others' time and were too late all the same; with 1.25 none were."""
 _LONGEST_RETRY = 60
 """Seconds; no client is told to stay away for longer."""
 
@@ -123,7 +126,7 @@ class Gate:
                     waiter.call(self._left())
                 elif not waiter.deadline.remaining():
                     waiter.call(self._expired())
-                elif not self._is_hopeful(waiter.deadline, slack=1.0):  # it has waited: even odds will do
+                elif not self._is_hopeful(waiter.deadline, slack=_SLOW_AFTER_WAITING):
                     waiter.call(self._hopeless())
                 else:
                     waiter.started = self._start()

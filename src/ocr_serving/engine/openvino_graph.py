@@ -55,14 +55,16 @@ def _convolve_before_enlarging(node: Any) -> None:
     factors = [_enlarged_by(part) for part in parts]
     if kernel is None or kernel.shape[2:] != (3, 3) or _form(node) != _form_of(1, 1) or max(factors, default=1) == 1:
         return
-    kernels = _split(kernel, parts)
-    large = [_convolution(part, k, _form(node)) for part, k, f in zip(parts, kernels, factors, strict=True) if f == 1]
-    small = [_enlarge(part.get_node().input_value(0), f // 2) for part, f in zip(parts, factors, strict=True) if f > 1]
-    weights = np.concatenate([k for k, f in zip(kernels, factors, strict=True) if f > 1], axis=1)
     # [pixel before or after the corner, block before or after it, tap of the 3 x 3 kernel]
     meets = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
-    around = np.einsum("ocyx,aiy,bjx->oabcij", weights, meets, meets).reshape(-1, weights.shape[1], 2, 2)
-    pixels = ops.depth_to_space(_convolution(ops.concat(small, 1), around, _form_of(1, 1)), "depth_first", 2)
+    large, small = [], []
+    for part, weights, factor in zip(parts, _split(kernel, parts), factors, strict=True):
+        if factor == 1:
+            large.append(_convolution(part, weights, _form(node)))
+        else:
+            around = np.einsum("ocyx,aiy,bjx->oabcij", weights, meets, meets).reshape(-1, weights.shape[1], 2, 2)
+            small.append(_convolution(_enlarge(part.get_node().input_value(0), factor // 2), around, _form_of(1, 1)))
+    pixels = ops.depth_to_space(reduce(ops.add, small), "depth_first", 2)
     inner = ops.slice(pixels, [1, 1], [-1, -1], [1, 1], [2, 3])  # corners at the border have pixels outside
     node.output(0).replace(reduce(ops.add, large, inner).output(0))
 

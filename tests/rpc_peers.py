@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,14 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
+
+
+def assert_every_client_gets_its_own(ask: Callable[[range], list[list[float]]]) -> None:
+    """Eight clients ask a Doubler at once, each for thirty numbers; `ask` is one of them and returns what each answer holds."""
+    asked = [range(1000 * n, 1000 * n + 30) for n in range(8)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        found = list(pool.map(ask, asked, timeout=60))
+    assert found == [[[2 * i] for i in of_one] for of_one in asked]
 
 
 def numbers(*values: float) -> np.ndarray:

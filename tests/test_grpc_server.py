@@ -8,7 +8,7 @@ import time
 import grpc
 import numpy as np
 import pytest
-from rpc_peers import connect, numbers, remote, serving, wait_until
+from rpc_peers import assert_every_client_gets_its_own, connect, numbers, remote, serving, wait_until
 
 from ocr_serving import endpoint
 from ocr_serving.server.limits import Limits
@@ -177,21 +177,12 @@ class TestTime:
 
 class TestConnections:
     def test_every_client_gets_its_own_answers(self, server):
-        failed = []
-
-        def many(offset):
+        def ask(asked):
             with calling(server) as call:
-                found = [output(call(request(numbers(i)), timeout=60)).tolist() for i in range(offset, offset + 30)]
-            if found != [[[2 * i]] for i in range(offset, offset + 30)]:
-                failed.append(offset)
+                answers = [output(call(request(numbers(i)), timeout=60)) for i in asked]
+            return [row for answer in answers for [row] in [answer.tolist()]]
 
-        threads = [threading.Thread(target=many, args=(1000 * n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-        assert not failed
+        assert_every_client_gets_its_own(ask)
 
     @pytest.mark.parametrize("data", [PREFACE + b"garbage" * 20, b"PRI * nonsense\r\n\r\n" * 10])
     def test_what_is_no_http2_is_hung_up_on(self, server, data):

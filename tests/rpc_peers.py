@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def assert_every_client_gets_its_own(ask: Callable[[range], list[list[float]]]) -> None:
-    """Eight clients ask a Doubler at once, each for thirty numbers; `ask` is one of them and returns what each answer holds."""
+    """Eight clients ask a Doubler at once, each for thirty numbers; `ask` is one of them: what each answer holds."""
     asked = [range(1000 * n, 1000 * n + 30) for n in range(8)]
     with ThreadPoolExecutor(len(asked)) as pool:
         found = list(pool.map(ask, asked, timeout=60))

@@ -27,7 +27,7 @@ from ocr_serving import recognition
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
-from ocr_serving.geometry import Image, crop
+from ocr_serving.geometry import Image, crops
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings, usable_cores
@@ -102,7 +102,7 @@ class Pair:
 
     def _widths(self, picture: Image) -> list[int]:
         """The width at which each line of a page is read."""
-        lines = [crop(picture, quad) for quad in Detector(self._det, self._settings).detect(picture).quads]
+        lines = crops(picture, Detector(self._det, self._settings).detect(picture).quads)
         exponent = self._settings.rec_squeeze
         return [recognition.input_width(line.shape[1], line.shape[0], self._height, exponent) for line in lines]
 

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
     "sweep": ["--limit", "1", "--repeat", "1", "--try", "det_limit_side=320", "rec_min_score=1", "--try", "threads=1"],
-    "stages": ["--limit", "1", "--repeat", "1"],
+    "stages": ["--limit", "1", "--repeat", "1", "--models", "ppocrv6_tiny"],
     "peers": ["--limit", "1", "--repeat", "0", "--peers", "ours", "ours-rpc"],
     "load": ["--limit", "1", "--services", "in-process", "--clients", "1", "2", "--rates", "0.5", "--seconds", "0.5"],
-    "scaling": ["--limit", "1", "--repeat", "1", "--families", "ppocrv6_small"],
+    "scaling": ["--limit", "1", "--repeat", "1", "--models", "ppocrv6_tiny", "--families", "ppocrv6_tiny"],
     "engines": ["--limit", "1", "--repeat", "1", "--families", "ppocrv6_small", "--engines", "openvino-f32"],
     "start": ["--limit", "1", "--repeat", "1", "--services", "in-process"],
 }

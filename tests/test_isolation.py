@@ -59,7 +59,8 @@ def recognizers():
     made = []
 
     def make(fault):
-        made.append(Recognizer(GreyReader(fault), CHARACTERS, 48, Settings()))
+        settings = Settings(device="gpu")  # on a CPU, batches are as small as there are cores for them
+        made.append(Recognizer(GreyReader(fault), CHARACTERS, 48, settings))
         return made[-1]
 
     yield make

@@ -171,13 +171,14 @@ def test_200_requests_8_at_a_time_answer_as_alone(ocr_web):
     bodies = []
     for i in range(20):
         scale = 0.3 + 0.02 * i
-        top, left = random.randrange(60), random.randrange(100)
-        images = [cv2.resize(sign[top:, left:], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)]
+        top, left = random.randrange(40), random.randrange(60)
+        part = sign[280 + top : 520, 170 + left : 620]  # three lines
+        images = [cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)]
         if i % 5 == 0:
             images.append(SAMPLES[f"rec_img/line_{1 + i // 5}.png"].image)
         bodies.append({"feed": [{"x": encoded(image)} for image in images], "fetch": ["dt_boxes", "scores"]})
     alone = [result(ocr_web, body) for body in bodies]
-    assert sum(len(found["res"]) for found in alone if isinstance(found, dict)) > 50
+    assert sum(len(found["res"]) for found in alone if isinstance(found, dict)) > 40
     order = [*range(20)] * 10
     random.shuffle(order)
     with ThreadPoolExecutor(8) as pool:
@@ -202,7 +203,7 @@ def test_a_det_server_that_is_not_running_is_named_and_used_once_it_is(models):
 
 def test_a_det_server_killed_or_frozen_in_a_request_brings_an_answer_in_time(models):
     port = free_port()
-    command = web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}", "--request-timeout", "5")
+    command = web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}", "--request-timeout", "2")
     body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
     with running(*command, cwd=models) as server:
         with running(*server_process.model_server("ocr_det_model", port), cwd=models) as det:
@@ -218,7 +219,7 @@ def test_a_det_server_killed_or_frozen_in_a_request_brings_an_answer_in_time(mod
             det.process.send_signal(signal.SIGSTOP)
             started = time.monotonic()
             assert_error(server.post(body), 504, "DEADLINE_EXCEEDED")
-            assert 4 < time.monotonic() - started < 8
+            assert 1.5 < time.monotonic() - started < 5
             det.process.send_signal(signal.SIGCONT)
             assert result(server, body) == {"res": ["欢迎光临"]}
 

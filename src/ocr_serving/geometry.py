@@ -47,27 +47,39 @@ def reading_order(quads: Quads) -> NDArray[np.intp]:
     return np.array(order, np.intp)
 
 
-def crop_size(quad: NDArray[np.float32]) -> tuple[int, int]:
-    """Width and height in pixels, at least 1, of the upright picture of one quad (4, 2), before any turn."""
-    widths, heights = side_lengths(quad[None])
-    return max(1, int(widths[0])), max(1, int(heights[0]))
-
-
 def crop(image: Image, quad: NDArray[np.float32]) -> Image:
-    """The upright picture of a quad: uint8 (h, w, 3), turned a quarter counter-clockwise where it is high and narrow.
+    """The upright picture of one quad, float32 (4, 2): see crops()."""
+    return crops(image, quad[None])[0]
+
+
+def crops(image: Image, quads: Quads) -> list[Image]:
+    """The upright pictures of quads: uint8 (h, w, 3), turned a quarter counter-clockwise where high and narrow.
 
     Args:
         image: uint8 (h, w, 3).
-        quad: float32 (4, 2); left as it is (the original's op moved its caller's boxes).
+        quads: float32 (n, 4, 2); left as they are (the original's op moved its caller's boxes).
     """
-    width, height = crop_size(quad)
-    left, top = np.floor(quad.min(axis=0)).astype(int)
-    right, bottom = np.ceil(quad.max(axis=0)).astype(int)
-    left, top = max(left, 0), max(top, 0)
-    window = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    # What numpy does for all quads at once takes it ten times as long for each by itself.
+    sizes = np.maximum(np.stack(side_lengths(quads), axis=1).astype(int), 1)
+    starts = np.maximum(np.floor(quads.min(axis=1)), 0).astype(int)
+    stops = np.maximum(np.ceil(quads.max(axis=1)).astype(int), starts + 1)
+    moved = quads - starts[:, None].astype(np.float32)
+    return [
+        _upright(image[top:bottom, left:right], quad, width, height)
+        for (left, top), (right, bottom), quad, (width, height) in zip(
+            starts.tolist(), stops.tolist(), moved, sizes.tolist(), strict=True
+        )
+    ]
+
+
+def _upright(window: Image, quad: NDArray[np.float32], width: int, height: int) -> Image:
+    """A quad (4, 2) of a window as a picture of this size, before any turn."""
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    matrix = cv2.getPerspectiveTransform(quad - np.array([left, top], np.float32), corners)
     upright = cv2.warpPerspective(
-        window, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        window,
+        cv2.getPerspectiveTransform(quad, corners),
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     return np.rot90(upright) if height >= ROTATE_RATIO * width else upright

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
-from ocr_serving.geometry import Image, Quads, crop
+from ocr_serving.geometry import Image, Quads, crops
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 
@@ -82,9 +82,9 @@ class Pipeline:
         with timings.stage("det"):
             quads = self._detector.detect(image, deadline).quads
         with timings.stage("crop"):
-            crops = [crop(image, quad) for quad in quads]
+            pictures = crops(image, quads)
         with timings.stage("rec"):
-            lines = self._recognizer.recognize(crops, deadline)
+            lines = self._recognizer.recognize(pictures, deadline)
         kept = [i for i, line in enumerate(lines) if line.text and line.score >= self._min_score]
         return Page(
             quads[kept],

@@ -84,9 +84,9 @@ class Recognizer:
         self._characters = characters
         self._height = height
         self._settings = settings
-        self._batch_width = CPU_BATCH_WIDTH if settings.device == "cpu" else sys.maxsize
         # As many batches at once as an engine runs: with more, those that are prepared take cores from those computed.
-        self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="rec-batch")
+        self._cores = usable_cores()
+        self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-batch")
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -125,7 +125,10 @@ class Recognizer:
 
     def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
         """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines."""
-        batches = list(self._batches([self._width(crop, self._settings.rec_squeeze) for crop in crops]))
+        batches = sorted(
+            self._batches([self._width(crop, self._settings.rec_squeeze) for crop in crops]),
+            key=lambda batch: -batch[0] * len(batch[1]),
+        )  # the shortest last, so that no core waits long for the one that has the last
         runs = [
             self._workers.submit(
                 copy_context().run,
@@ -148,13 +151,18 @@ class Recognizer:
         return lines
 
     def _batches(self, widths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """(input width, indices of crops), widest first, in batches of 1, 2, 4, ... up to what is worth it."""
+        """(input width, indices of crops), in batches of 1, 2, 4, ... up to what is worth it.
+
+        On a CPU, that is also no more than the share of one core: few lines would else leave the others idle.
+        """
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, width in enumerate(widths):
             by_width[width].append(i)
-        for width in sorted(by_width, reverse=True):
-            indices = by_width[width]
-            most = max(1, min(self._settings.rec_batch, self._batch_width // width))
+        batch_width = sys.maxsize
+        if self._settings.device == "cpu":
+            batch_width = min(CPU_BATCH_WIDTH, sum(widths) // self._cores)
+        for width, indices in by_width.items():
+            most = max(1, min(self._settings.rec_batch, batch_width // width))
             while indices:
                 size = min(most, 1 << (len(indices).bit_length() - 1))
                 yield width, indices[:size]

@@ -11,6 +11,7 @@ is then what is left of the time to the first byte. The chained server's client 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
@@ -123,13 +124,15 @@ def _services(image_set: ImageSet, subjects: Mapping[str, Subject], repeat: int)
     """Service -> stage -> milliseconds."""
     found: dict[str, list[list[Stages]]] = {name: [] for name in subjects}
     for picture in image_set.images:
+        turns = deque(subjects.items())
         for turn in range(1 + repeat):
-            for name, subject in subjects.items():
+            for name, subject in turns:
                 stages = subject.measure(picture.file)
                 if turn == 0:  # the warm-up
                     found[name].append([])
                 else:
                     found[name][-1].append(stages)
+            turns.rotate()  # none always follows the same one
     return {name: _summary(runs) for name, runs in found.items()}
 
 

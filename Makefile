@@ -7,12 +7,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 DEVICE ?= cpu
 
-.PHONY: serve test soak check format clean
+.PHONY: serve test soak check format clean bytecode
 
-serve: .venv/installed-$(DEVICE)
+serve: .venv/installed-$(DEVICE) bytecode
 	@.venv/bin/python quickstart.py $(DEVICE)
 
-test: .venv/installed-dev check
+test: .venv/installed-dev check bytecode
 	.venv/bin/python -m pytest
 
 # SOAK="--quick", SOAK="--only O1 M1", SOAK=--help
@@ -27,6 +27,10 @@ check: .venv/installed-dev
 format: .venv/installed-dev
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+# Each process would else compile the sources at its start, where PYTHONDONTWRITEBYTECODE is set
+bytecode:
+	@.venv/bin/python -m compileall -q src
 
 clean:
 	rm -rf .venv ocr_*_model ocr_*_client ocr_*.tar.gz

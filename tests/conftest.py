@@ -1,5 +1,6 @@
 """Fixtures that several test files share: model folders and running servers, one of each a session."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import server_process
 import zoo_models
+from compat_clients import Clients
 from rpc_peers import Doubler, serving
 from server_process import ServerProcess
 
@@ -82,3 +84,10 @@ def server(doubler: Doubler) -> Iterator[ModelServer]:
     """A model server of the doubler, in this process."""
     with serving(doubler) as server:
         yield server
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Clients]:
+    """Makes clients of Paddle Serving's old interface."""
+    with contextlib.closing(Clients(tmp_path)) as clients:
+        yield clients

@@ -1,72 +1,21 @@
-"""The bRPC client under its old name: genuine conversations replayed, its bugs fixed, several servers."""
+"""The bRPC client under its old name: genuine conversations replayed, and its bugs fixed."""
 
 import contextlib
 import inspect
-import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES, FEEDS, FETCHES, Doubler, serving
-from test_remote_predictor import Peer, answer_with, error_with, joined, peer
+from compat_clients import CONFIGS, IDS, IMAGE, SMALL
+from rpc_peers import CAPTURES
+from scripted_peer import Peer, answer_with, joined, peer
 
-from ocr_serving import model_writer
-from ocr_serving.deadline import Deadline
-from ocr_serving.errors import ConfigError, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable
+from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
 from ocr_serving.wire import frame, messages, meta
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.fields import delimited
 from ocr_serving.wire.tensor import Tensor, dtype_of
 from paddle_serving_client import Client
-
-IMAGE = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
-SMALL = np.arange(6).reshape(2, 3)
-IDS = np.array([1, -2, 3, 1 << 40])
-
-CONFIGS = {
-    "f32": ([Variable("x", "image", 1, (3, 2, 4))], [Variable("save_infer_model/scale_0.tmp_0", "out", 1, (3,))]),
-    "i64": ([Variable("ids", "words", 0, (4,))], [Variable("s0", "out", 0, (3,))]),
-    "i32": ([Variable("n", "num", 2, (4,))], [Variable("s0", "out", 2, (3,))]),
-    "u8": ([Variable("u", "img8", 7, (2, 3))], [Variable("s0", "out", 7, (3,))]),
-    "i8": ([Variable("u", "img8", 8, (2, 3))], [Variable("s0", "out", 8, (3,))]),
-    "f16": ([Variable("h", "half", 5, (2, 3))], [Variable("s0", "out", 5, (3,))]),
-    "str": ([Variable("x", "image", 20, (1,))], [Variable("s0", "out", 1, (3,))]),
-    "lod": ([Variable("ids", "words", 0, (1,), is_lod=True)], [Variable("s0", "out", 1, (3,))]),
-    "multi": (
-        [
-            Variable("x", "image", 1, (2,)),
-            Variable("im_shape", "im_shape", 1, (2,)),
-            Variable("n", "num", 2, (1,)),
-            Variable("ids", "words", 0, (3,)),
-        ],
-        [Variable("s0", "o1", 1, (3,)), Variable("s1", "o2", 0, (3,), is_lod=True)],
-    ),
-    "doubler": (FEEDS, FETCHES[:1]),
-}
-"""The captures' own configurations, and some more."""
-
-
-@pytest.fixture
-def client(tmp_path):
-    """Makes clients of a configuration, connected to addresses."""
-
-    def make(config, addresses=None, **options):
-        names = [config] if isinstance(config, str) else config
-        for name in names:
-            (tmp_path / name).mkdir(exist_ok=True)
-            model_writer.write_conf(tmp_path / name / "serving_client_conf.prototxt", *CONFIGS[name])
-        made = Client(**options)
-        made.load_client_config([str(tmp_path / name) for name in names])
-        if addresses is not None:
-            made.connect(addresses)
-        clients.append(made)
-        return made
-
-    clients = []
-    yield make
-    for made in clients:
-        made.release()
 
 
 @contextlib.contextmanager
@@ -201,22 +150,6 @@ def test_an_output_of_another_type_than_declared_is_a_value_error(client):
         client("f32", [server.address]).predict({"image": IMAGE}, ["out"])
 
 
-def test_failed_calls_return_none_or_raise_as_asked(client):
-    with peer(error_with(-5100, "[127.0.0.1:9][E-5100]InferService inference failed!")) as server:
-        assert client("f32", [server.address]).predict({"image": IMAGE}, need_variant_tag=True) is None
-        with pytest.raises(EngineFailed, match=r"^InferService inference failed!$"):
-            client("f32", [server.address], raise_on_error=True).predict({"image": IMAGE})
-    assert client("f32", [server.address]).predict({"image": IMAGE}) is None, "the server is gone"
-    with pytest.raises(UpstreamUnavailable):
-        client("f32", [server.address], raise_on_error=True).predict({"image": IMAGE})
-
-
-def test_a_broken_connection_is_tried_three_times(client):
-    with peer(lambda *_: None) as server:
-        assert client("f32", [server.address]).predict({"image": IMAGE}) is None
-    assert server.connections == 3
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16])
 def test_outputs_of_any_bytes_are_read(client, dtype):
     """Quirk of the original: a UnicodeDecodeError for any byte from 0x80 on."""
@@ -292,52 +225,6 @@ def test_several_engines_answer_under_their_names(client):
         "GeneralInferOp_0": [0.0],
         "GeneralInferOp_1": [1.0],
     }
-
-
-def test_variants_are_chosen_by_weight(client, caplog):
-    with peer(answer_with(Tensor("a", "out", SMALL.astype(np.float32)))) as server:
-        made = client("f32")
-        made.add_variant("never", ["127.0.0.1:1"], 0)
-        made.add_variant("often", [server.address], 90)
-        made.add_variant("seldom", [f"{server.address},{server.address}"], "10")
-        with caplog.at_level(logging.WARNING):
-            made.connect(["127.0.0.1:1"])
-        tags = [made.predict({"image": IMAGE}, ["out"], need_variant_tag=True)[1] for _ in range(200)]
-    assert "no effect" in caplog.text
-    assert 140 < tags.count("often") < 199
-    assert tags.count("seldom") == 200 - tags.count("often")
-
-
-def test_a_dead_server_among_several_costs_no_call(client):
-    with serving(Doubler()) as first, serving(Doubler()) as second:
-        made = client("doubler", ["127.0.0.1:1", first.address, second.address])
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda i: made.predict({"image": np.array([i, 2])}, ["out"]), range(60)))
-    for i, result in enumerate(found):
-        np.testing.assert_array_equal(result["out"], [[2 * i, 4]])
-
-
-@pytest.mark.parametrize(("code", "error"), [(2003, UpstreamUnavailable), (2004, Overloaded)])
-def test_a_stopping_or_full_server_hands_on_to_another(client, code, error):
-    feed = {"image": np.array([1, 2])}
-    with peer(error_with(code, "not now")) as full, serving(Doubler()) as server:
-        made = client("doubler", [full.address, server.address])
-        for _ in range(4):
-            assert made.predict(feed, ["out"]) is not None
-        with pytest.raises(error, match="not now"):
-            client("doubler", [full.address], raise_on_error=True).predict(feed, ["out"])
-
-
-@pytest.mark.parametrize("how", ["set_rpc_timeout_ms", "deadline"])
-def test_a_silent_server_costs_the_timeout(client, how):
-    doubler = Doubler()
-    with serving(doubler) as server:
-        made = client("doubler", [server.address], raise_on_error=True)
-        if how == "set_rpc_timeout_ms":
-            made.set_rpc_timeout_ms(300)
-        deadline = Deadline.after(0.3) if how == "deadline" else Deadline.after(60)
-        with pytest.raises(DeadlineExceeded):
-            made.predict({"image": np.array([-1, 0])}, ["out"], deadline=deadline)
 
 
 def test_setting_up_wrongly_is_said_in_words(client, tmp_path):

@@ -28,9 +28,10 @@ format: .venv/installed-dev
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-# Each process would else compile the sources at its start, where PYTHONDONTWRITEBYTECODE is set
-bytecode:
-	@.venv/bin/python -m compileall -q src
+# Each process would else compile the sources at its start, where PYTHONDONTWRITEBYTECODE is set. Only speed is lost
+# where it cannot be written.
+bytecode: .venv/bin/python
+	@.venv/bin/python -m compileall -qq src || true
 
 clean:
 	rm -rf .venv ocr_*_model ocr_*_client ocr_*.tar.gz

@@ -224,6 +224,25 @@ def test_a_det_server_killed_or_frozen_in_a_request_brings_an_answer_in_time(mod
             assert result(server, body) == {"res": ["欢迎光临"]}
 
 
+def test_of_several_det_servers_each_is_used_and_the_dead_one_is_passed_over(models):
+    ports = [free_port(), free_port()]
+    command = web("ocr_web", "--det-endpoint", ", ".join(f"127.0.0.1:{port}" for port in ports))
+    body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
+    with contextlib.ExitStack() as stack:
+        dets = [
+            stack.enter_context(running(*server_process.model_server("ocr_det_model", port), cwd=models))
+            for port in ports
+        ]
+        server = stack.enter_context(running(*command, cwd=models))
+        for _ in range(4):
+            assert result(server, body) == {"res": ["欢迎光临"]}
+        for det in dets:
+            det.wait_for_output("answered in")
+        dets[0].process.kill()
+        for _ in range(4):
+            assert result(server, body) == {"res": ["欢迎光临"]}
+
+
 def in_background(server, body):
     """Send a request from a thread; the value gives its answer."""
     answers = []

@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     port: Port = 9292
     """Port of the web service."""
     det_endpoint: str = "127.0.0.1:9293"
-    """Where the OCR web service finds the det model server."""
+    """Where the OCR web service finds the det model server; several, divided by commas, are asked in turn."""
     worker_port: Port = 12000
     """First port tried for a model server that the web service starts for itself."""
     request_timeout: Seconds = 60.0

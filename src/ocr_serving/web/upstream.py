@@ -21,16 +21,17 @@ DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
 
 
 class DetServer:
-    """The det model server at settings.det_endpoint, which users start themselves. See predictor.base.Predictor."""
+    """The det model servers at settings.det_endpoint, which users start themselves. See predictor.base.Predictor."""
 
     def __init__(self, settings: Settings) -> None:
-        """Know where it is; it need not run yet.
+        """Know where they are; they need not run yet.
 
         Raises:
-            ConfigError: the endpoint is no address.
+            ConfigError: an endpoint is no address.
         """
-        _, port = parse(settings.det_endpoint)
-        self._remote = RemotePredictor(settings.det_endpoint, DET_FEEDS, DET_FETCHES)
+        endpoints = [endpoint.strip() for endpoint in settings.det_endpoint.split(",")]
+        _, port = parse(endpoints[0])
+        self._remote = RemotePredictor(endpoints, DET_FEEDS, DET_FETCHES)
         self._command = f"python3 -m paddle_serving_server.serve --model {Path(settings.det_model).name} --port {port}"
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:

@@ -132,7 +132,7 @@ def _services(image_set: ImageSet, subjects: Mapping[str, Subject], repeat: int)
                     found[name].append([])
                 else:
                     found[name][-1].append(stages)
-            turns.rotate()  # none always follows the same one
+            turns.rotate()  # so that each is the first in its turn
     return {name: _summary(runs) for name, runs in found.items()}
 
 

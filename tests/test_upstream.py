@@ -149,9 +149,8 @@ def test_a_spent_deadline_sends_nothing():
 
 def test_a_server_killed_in_mid_request_is_unavailable(models: Path):
     """A real process, killed with SIGKILL while the request is in it."""
-    command = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port"]
-    port = server_process.free_port()
-    with server_process.running([*command, str(port)], port, models) as server:
+    command, port = server_process.model_server("ocr_det_model")
+    with server_process.running(command, port, models) as server:
         client = RemotePredictor(f"127.0.0.1:{port}", [Variable("x", "x", 1, ())], [Variable("o", "o", 1, ())])
         errors = []
 

@@ -16,6 +16,8 @@ from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
 SERVER_CONF = "serving_server_conf.prototxt"
 CLIENT_CONF = "serving_client_conf.prototxt"
 PADDLEX_CONF = "inference.yml"
+INT8_LAYERS = "int8.json"
+"""How a det model runs in 8 bits; optional. See engine/int8_layers.py."""
 
 CTC_INDEX = "ctc_index"
 """Compact rec output: int32 (n, t), the best class of each time step."""

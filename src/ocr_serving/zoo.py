@@ -26,8 +26,7 @@ def load() -> Zoo:
     Raises:
         ConfigError: its file is missing or damaged.
     """
-    packaged = Path(__file__).with_name("zoo.toml")
-    return zoo_catalog.load(packaged if packaged.is_file() else _checkout_models() / "zoo.toml")
+    return zoo_catalog.load(_packaged("zoo.toml"))
 
 
 def cache_dir(models_dir: str = "") -> Path:
@@ -71,6 +70,17 @@ def fetch(name: str, cache: Path, zoo: Zoo) -> Path:
     return folder
 
 
+def _packaged(name: str) -> Path:
+    """A file that came with this package, or lies in models/ of the checkout."""
+    installed = Path(__file__).with_name(name)
+    return installed if installed.exists() else _checkout_models() / name
+
+
+def _int8_file(model: Model) -> Path:
+    """How this model runs in 8 bits (engine/int8_layers.py); missing where that has not been measured."""
+    return _packaged("int8") / f"{model.name}.json"
+
+
 def _checkout_models() -> Path:
     """models/ of the checkout this file lies in, if it lies in one."""
     return Path(__file__).parents[2] / "models"
@@ -101,6 +111,8 @@ def _is_complete(model: Model, kind: Kind, folder: Path) -> bool:
         return False
     if _entries_sha256(found.characters[1:-1]) != model.characters_sha256:
         return False
+    if _int8_file(model).is_file() and not (folder / model_dir.INT8_LAYERS).is_file():
+        return False
     weights = [member.name for member in model.members if member.name != DICTIONARY]
     return all((folder / name).is_file() and model.accepts(name, zoo_source.sha256(folder / name)) for name in weights)
 
@@ -119,6 +131,8 @@ def _build(model: Model, zoo: Zoo, cache: Path) -> None:
     model_writer.write_conf(new_folder / model_dir.SERVER_CONF, feeds, fetches)
     model_writer.write_conf(new_client / model_dir.CLIENT_CONF, feeds, fetches)
     model_writer.write_paddlex_conf(new_folder, model.title, kind.transform_ops, model.postprocess, characters)
+    if _int8_file(model).is_file():
+        shutil.copyfile(_int8_file(model), new_folder / model_dir.INT8_LAYERS)
     for new in (new_client, new_folder):
         _move(new, cache / new.name, partial / "old")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving.engine.rounding import weight_steps
 from ocr_serving.errors import ConfigError
 
 Constants = dict[str, NDArray[Any]]
@@ -20,9 +21,9 @@ _LEAST_WEIGHTS = 96 * 192
 _LEAST_CLASS_WEIGHTS = 2**18
 """Matrices of attention, which are smaller, stay in f32: they take a hundredth of the time."""
 _PAIR_LIMIT = 160
-"""Largest sum of two neighbouring weights of one sign. AVX2 adds two products of uint8 and int8 in int16, and cuts off
-larger ones (vpmaddubsw, Intel's instruction reference). 204 * 160 = 32640 fits: sums are exact but for inputs in the
-upper fifth of their range. With 127 all would be exact, but weights a fifth coarser, which costs more accuracy."""
+"""Largest sum of two neighbouring weights of one sign. 204 * 160 = 32640 fits into int16: on AVX2 (see
+rounding.EXACT_PAIR) sums are exact but for inputs in the upper fifth of their range. With weights a fifth coarser all
+would be exact, but that costs more accuracy."""
 _PRODUCT = "DynamicQuantizeMatMul"
 
 
@@ -168,10 +169,7 @@ def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 
     No two neighbouring weights of an output that have the same sign add up to more than _PAIR_LIMIT.
     """
-    pairs = np.pad(matrix, ((0, len(matrix) % 2), (0, 0))).reshape(-1, 2, matrix.shape[1])
-    largest = np.maximum(np.maximum(pairs, 0).sum(1), np.maximum(-pairs, 0).sum(1)).max(0)
-    least = np.maximum(largest / (_PAIR_LIMIT - 1), np.abs(matrix).max(0) / 127)  # each of two may be rounded up
-    scale = np.where(least > 0, least, 1).astype(np.float32)
+    scale = weight_steps(matrix.T, _PAIR_LIMIT)
     return np.rint(matrix / scale).astype(np.int8), scale
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine import openvino_graph
+from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
 from ocr_serving.engine.base import Array, EngineOptions, SessionPool, is_image, pick
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import DERIVED, DET_LOGITS, ModelDir
@@ -48,6 +48,24 @@ class _Session:
         return [index.reshape(features.shape[:2]), score.reshape(features.shape[:2])]
 
 
+def read_graph(core: Any, model: ModelDir) -> Any:
+    """The graph of a model folder; that of a det model simplified.
+
+    Raises:
+        ConfigError: OpenVINO cannot read it.
+    """
+    try:
+        # Told where the parameters are, it finds those of another name (model.pdmodel with params.pdiparams), too.
+        graph = core.read_model(*(str(file) for file in (model.model_file, model.params_file) if file))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"OpenVINO cannot read {model.model_file}: the file is damaged or of another kind."
+        ) from error
+    if DET_LOGITS in model.derived:
+        openvino_graph.simplify_det(graph)
+    return graph
+
+
 class OpenVINOEngine:
     """See engine.base.Engine.
 
@@ -70,20 +88,15 @@ class OpenVINOEngine:
         self._normalization = model.normalization
         self._options = options
         self.precision = self._choose_precision(options.precision)
-        try:
-            # Told where the parameters are, it finds those of another name (model.pdmodel with params.pdiparams), too.
-            self._graph = self._core.read_model(*(str(f) for f in (model.model_file, model.params_file) if f))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"OpenVINO cannot read {model.model_file}: the file is damaged or of another kind."
-            ) from error
+        self._graph = read_graph(self._core, model)
         self.inputs = tuple(port.get_any_name() for port in self._graph.inputs)
         self.outputs = tuple(port.get_any_name() for port in self._graph.outputs)
         shape = self._graph.output(0).partial_shape
         fixed = shape.rank.is_static and len(shape) > 0 and shape[-1].is_static
         self.classes = int(shape[-1].get_length()) if fixed else None
-        if DET_LOGITS in model.derived:
-            openvino_graph.simplify_det(self._graph)
+        if options.precision == "auto" and self.precision == "f32" and (layers := int8_layers.read(model)):
+            openvino_int8.quantize(self._graph, layers)
+            self.precision = "int8"
         self._lock = threading.Lock()
         self._forms: dict[tuple[bool, bool], SessionPool[_Session]] = {}
 
@@ -130,7 +143,7 @@ class OpenVINOEngine:
         properties: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": self._options.threads,
             "NUM_STREAMS": self._options.sessions,
-            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",  # of what is not in 8 bits
             "ENABLE_CPU_PINNING": False,  # det and rec processes share the cores; pinned threads would pile up on some
         }
         if DET_LOGITS in self._model.derived:

@@ -34,11 +34,11 @@ def _replace_deconvolution(node: Any) -> None:
     """
     from openvino import opset13 as ops
 
-    weights = _constant(node.input_value(1))  # (in, out, 2, 2)
-    if weights is None or node.get_input_size() != 2 or weights.shape[2:] != (2, 2) or _form(node) != _form_of(2, 0):
+    weights = constant(node.input_value(1))  # (in, out, 2, 2)
+    if weights is None or node.get_input_size() != 2 or weights.shape[2:] != (2, 2) or form(node) != _form_of(2, 0):
         return
     kernel = weights.transpose(1, 2, 3, 0).reshape(-1, weights.shape[0], 1, 1)
-    product = _convolution(node.input_value(0), kernel, _form_of(1, 0))
+    product = _convolution(node.input_value(0), kernel, _form_of(1, 0), node.get_friendly_name())
     node.output(0).replace(ops.depth_to_space(product, "depth_first", 2).output(0))
 
 
@@ -51,32 +51,37 @@ def _convolve_before_enlarging(node: Any) -> None:
     """
     from openvino import opset13 as ops
 
-    kernel, parts = _constant(node.input_value(1)), _concatenated(node)
+    kernel, parts = constant(node.input_value(1)), _concatenated(node)
     factors = [_enlarged_by(part) for part in parts]
-    if kernel is None or kernel.shape[2:] != (3, 3) or _form(node) != _form_of(1, 1) or max(factors, default=1) == 1:
+    if kernel is None or kernel.shape[2:] != (3, 3) or form(node) != _form_of(1, 1) or max(factors, default=1) == 1:
         return
     # [pixel before or after the corner, block before or after it, tap of the 3 x 3 kernel]
     meets = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
     large, small = [], []
-    for part, weights, factor in zip(parts, _split(kernel, parts), factors, strict=True):
+    for i, (part, weights, factor) in enumerate(zip(parts, _split(kernel, parts), factors, strict=True)):
+        name = f"{node.get_friendly_name()}.{i}"
         if factor == 1:
-            large.append(_convolution(part, weights, _form(node)))
+            large.append(_convolution(part, weights, form(node), name))
         else:
             around = np.einsum("ocyx,aiy,bjx->oabcij", weights, meets, meets).reshape(-1, weights.shape[1], 2, 2)
-            small.append(_convolution(_enlarge(part.get_node().input_value(0), factor // 2), around, _form_of(1, 1)))
+            inner = _enlarge(part.get_node().input_value(0), factor // 2)
+            small.append(_convolution(inner, around, _form_of(1, 1), name))
     pixels = ops.depth_to_space(reduce(ops.add, small), "depth_first", 2)
-    inner = ops.slice(pixels, [1, 1], [-1, -1], [1, 1], [2, 3])  # corners at the border have pixels outside
-    node.output(0).replace(reduce(ops.add, large, inner).output(0))
+    inside = ops.slice(pixels, [1, 1], [-1, -1], [1, 1], [2, 3])  # corners at the border have pixels outside
+    node.output(0).replace(reduce(ops.add, large, inside).output(0))
 
 
 def _convolve_before_concatenating(node: Any) -> None:
     """Add convolutions of several maps up, in place of one convolution of all of them: so nothing is copied."""
     from openvino import opset13 as ops
 
-    kernel, parts = _constant(node.input_value(1)), _concatenated(node)
+    kernel, parts = constant(node.input_value(1)), _concatenated(node)
     if kernel is None or not parts:
         return
-    each = [_convolution(part, k, _form(node)) for part, k in zip(parts, _split(kernel, parts), strict=True)]
+    each = [
+        _convolution(part, weights, form(node), f"{node.get_friendly_name()}.{i}")
+        for i, (part, weights) in enumerate(zip(parts, _split(kernel, parts), strict=True))
+    ]
     node.output(0).replace(reduce(ops.add, each).output(0))
 
 
@@ -95,20 +100,19 @@ def _join_depth_to_space(node: Any) -> None:
             return
         chain.append(before.get_node())
     _, conv, _, add, first = chain
-    kernel, bias = _constant(conv.input_value(1)), _constant(add.input_value(1))
+    kernel, bias = constant(conv.input_value(1)), constant(add.input_value(1))
     by_2 = {"mode": "depth_first", "block_size": 2}
     if kernel is None or bias is None or any(n.get_attributes() != by_2 for n in (node, first)):
         return
     outputs, channels, *size = kernel.shape
-    if size != [1, 1] or bias.shape != (1, channels, 1, 1) or _form(conv) != _form_of(1, 0):
+    if size != [1, 1] or bias.shape != (1, channels, 1, 1) or form(conv) != _form_of(1, 0):
         return
     # Channels of the first are (c, i, j), of the second (o, k, l): pixel (2i + k, 2j + l) of the 4 x 4.
     each = np.einsum("oklc,ip,jq->oikjlcpq", kernel.reshape(-1, 2, 2, channels), np.eye(2), np.eye(2))
     weights = each.reshape(4 * outputs, 4 * channels, 1, 1).astype(np.float32)
     hidden = ops.relu(ops.add(first.input_value(0), bias.repeat(4, axis=1)))
-    node.output(0).replace(
-        ops.depth_to_space(_convolution(hidden, weights, _form_of(1, 0)), "depth_first", 4).output(0)
-    )
+    product = _convolution(hidden, weights, _form_of(1, 0), conv.get_friendly_name())
+    node.output(0).replace(ops.depth_to_space(product, "depth_first", 4).output(0))
 
 
 def cut_sigmoid(graph: Any) -> None:
@@ -179,13 +183,13 @@ def _best(probabilities: Any) -> list[Any]:
     return [best.output(1), best.output(0)]
 
 
-def _constant(value: Any) -> NDArray[np.float32] | None:
+def constant(value: Any) -> NDArray[np.float32] | None:
     """What a value of the graph is, if it is constant."""
     node = value.get_node()
     return node.get_data() if node.get_type_name() == "Constant" else None
 
 
-def _form(convolution: Any) -> dict[str, Any]:
+def form(convolution: Any) -> dict[str, Any]:
     """How it moves over its input."""
     attributes = convolution.get_attributes()
     return {key: attributes[key] for key in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")}
@@ -201,10 +205,12 @@ def _form_of(stride: int, padding: int) -> dict[str, Any]:
     }
 
 
-def _convolution(value: Any, kernel: NDArray[np.float32], form: dict[str, Any]) -> Any:
+def _convolution(value: Any, kernel: NDArray[np.float32], form: dict[str, Any], name: str) -> Any:
     from openvino import opset13 as ops
 
-    return ops.convolution(value, np.ascontiguousarray(kernel), **form)
+    made = ops.convolution(value, np.ascontiguousarray(kernel), **form)
+    made.set_friendly_name(name)
+    return made
 
 
 def _concatenated(convolution: Any) -> list[Any]:
@@ -238,7 +244,7 @@ def _enlarged_by(value: Any) -> int:
     node = value.get_node()
     if node.get_type_name() != "Interpolate" or any(node.get_attributes()[key] != _REPEAT[key] for key in _REPEAT):
         return 1
-    scales = _constant(node.input_value(1))
+    scales = constant(node.input_value(1))
     if scales is None or scales.shape != (4,) or scales[3] % 2 != 0 or (scales != [1, 1, scales[3], scales[3]]).any():
         return 1
     return int(scales[3])

@@ -1,0 +1,77 @@
+"""The command that prepares a det model for 8 bits, and what a service makes of its file."""
+
+import shutil
+
+import openvino
+import pytest
+import zoo_models
+
+from ocr_serving import calibration, model_dir, samples
+from ocr_serving.engine import int8_layers
+from ocr_serving.errors import ConfigError
+from ocr_serving.predictor.local import LocalPredictor
+from ocr_serving.settings import Settings
+
+IN_8_BITS = "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "int8"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A det model without int8.json."""
+    copy = tmp_path / "det_model"
+    shutil.copytree(zoo_models.folder("ppocrv6_tiny_det"), copy)
+    (copy / model_dir.INT8_LAYERS).unlink()
+    return copy
+
+
+def precision(folder, wanted="auto"):
+    return LocalPredictor.load(str(folder), Settings(engine="openvino", precision=wanted)).engine.precision
+
+
+def test_a_calibrated_model_runs_in_8_bits_unless_f32_is_asked_for(folder, tmp_path):
+    assert precision(folder) == ("bf16" if IN_8_BITS == "bf16" else "f32")
+    picture = samples.save(samples.render()[2], tmp_path)
+    said = []
+    assert calibration.main([str(folder), str(picture)], said.append) == 0
+    assert said == [f"{folder / model_dir.INT8_LAYERS}\n"]
+    assert precision(folder) == IN_8_BITS
+    assert precision(folder, "f32") == "f32"
+
+
+def test_a_file_made_for_other_weights_is_said_and_not_used(folder, caplog):
+    shutil.copy(zoo_models.folder("ppocrv6_small_det") / model_dir.INT8_LAYERS, folder)
+    assert int8_layers.read(model_dir.load(folder)) == ()
+    assert "made for other weights" in caplog.text
+    assert f"python3 -m ocr_serving.calibration {folder}" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"model_sha256": "", "layers": [{"name": 1}]}', b"\xff"])
+def test_a_damaged_file_is_one_sentence(folder, content):
+    (folder / model_dir.INT8_LAYERS).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"int8\.json is damaged"):
+        int8_layers.read(model_dir.load(folder))
+
+
+def test_the_zoo_s_file_is_what_the_command_writes(folder):
+    """To rounding: a processor adds up in its own order."""
+    calibration.calibrate(model_dir.load(folder), calibration.drawn_pictures())
+    found = int8_layers.read(model_dir.load(folder))
+    expected = int8_layers.read(model_dir.load(zoo_models.folder("ppocrv6_tiny_det")))
+    assert [layer.name for layer in found] == [layer.name for layer in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.scale == pytest.approx(theirs.scale, rel=0.02)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.02, abs=1e-3)
+
+
+def test_what_is_no_det_model_or_no_picture_is_one_sentence(folder, capsys, tmp_path):
+    (tmp_path / "text.txt").write_text("no picture")
+    for arguments, sentence in (
+        ([str(zoo_models.folder("ocr_rec"))], "is no det model"),
+        ([str(folder), str(tmp_path / "text.txt")], "image"),
+        ([str(folder), str(tmp_path / "absent.png")], "absent.png"),
+        ([str(tmp_path / "absent")], "does not exist"),
+    ):
+        assert calibration.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert "Traceback" not in error

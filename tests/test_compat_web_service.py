@@ -158,7 +158,7 @@ def small_det(tmp_path):
     """A det model for images of 64 x 96."""
     folder = tmp_path / "det_model"
     folder.mkdir()
-    for file in ("inference.onnx", "inference.yml"):
+    for file in ("inference.onnx", "inference.yml", "int8.json"):
         (folder / file).symlink_to(zoo_models.folder("ppocrv6_tiny_det") / file)
     x, y = Variable("x", "x", 1, (3, 64, 96)), Variable(FETCH, FETCH, 1, ())
     model_writer.write_conf(folder / "serving_server_conf.prototxt", [x], [y])

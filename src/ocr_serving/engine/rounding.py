@@ -22,9 +22,13 @@ def weight_steps(kernel: NDArray[np.float32], pair_limit: int) -> NDArray[np.flo
         pair_limit: in steps.
     """
     outputs, inputs = kernel.shape[:2]
-    weights = np.pad(kernel.reshape(outputs, inputs, -1), ((0, 0), (0, inputs % 2), (0, 0)))
-    pairs = weights.reshape(outputs, -1, 2, weights.shape[2])
-    largest = np.maximum(np.maximum(pairs, 0).sum(2), np.maximum(-pairs, 0).sum(2)).max((1, 2))
+    weights = kernel.reshape(outputs, inputs, -1)
+    if inputs % 2:
+        weights = np.pad(weights, ((0, 0), (0, 1), (0, 0)))
+    first, second = weights[:, ::2], weights[:, 1::2]
+    above = np.maximum(first, 0) + np.maximum(second, 0)
+    below = np.minimum(first, 0) + np.minimum(second, 0)
+    largest = np.maximum(above, -below).max((1, 2))
     # each of two may be rounded up
     least = np.maximum(largest / (pair_limit - 1), np.abs(weights).max((1, 2)) / LARGEST_WEIGHT)
     return np.where(least > 0, least, 1).astype(np.float32)

@@ -56,6 +56,9 @@ def _variants(picture: Image) -> Iterator[Image]:
     yield picture
     yield cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE)
     yield 255 - picture
+    flat = np.where(picture > 190, np.uint8(255), picture)  # as pages that never were on paper
+    yield flat
+    yield cv2.resize(flat, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     yield cv2.convertScaleAbs(picture, alpha=0.45, beta=20)  # in the dark
     noise = np.random.default_rng(5).normal(0, 14, picture.shape)
     yield np.clip(cv2.GaussianBlur(picture, (0, 0), 1.2) + noise, 0, 255).astype(np.uint8)

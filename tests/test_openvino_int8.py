@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import cv2
 import msgspec
 import numpy as np
 import openvino
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ocr_serving import samples
-from ocr_serving.detection import boxes_from_logits, map_size
+from ocr_serving.detection import boxes_from_logits, to_map_size
 from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
 from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
@@ -31,11 +30,15 @@ def graph_of(name):
 @cache
 def logits(name: str, in_8_bits: bool, page: int) -> np.ndarray:
     """The text map (h, w) of a sample page."""
-    model, picture = zoo_models.predictor(name).model, PAGES[page].image
     graph = graph_of(name)
     if in_8_bits:
-        openvino_int8.quantize(graph, int8_layers.read(model))
-    return run(graph, normalize(cv2.resize(picture, map_size(*picture.shape[1::-1], 960))[None], model.normalization))
+        openvino_int8.quantize(graph, int8_layers.read(zoo_models.predictor(name).model))
+    return run(graph, normalized(name, page))
+
+
+def normalized(name, page):
+    how = zoo_models.predictor(name).model.normalization
+    return normalize(to_map_size(PAGES[page].image, Settings().det_limit_side)[None], how)
 
 
 def run(graph, image):
@@ -62,10 +65,9 @@ def test_the_zoo_s_models_find_the_same_boxes_in_8_bits(name, page):
 def test_what_rounding_adds_on_average_is_taken_off():
     """Without it, receipts fall apart."""
     layers = int8_layers.read(zoo_models.predictor("ppocrv6_tiny_det").model)
-    graph, picture = graph_of("ppocrv6_tiny_det"), PAGES[1].image
+    graph = graph_of("ppocrv6_tiny_det")
     openvino_int8.quantize(graph, [msgspec.structs.replace(x, error=(0.0,) * len(x.error)) for x in layers])
-    how = zoo_models.predictor("ppocrv6_tiny_det").model.normalization
-    uncorrected = run(graph, normalize(cv2.resize(picture, map_size(*picture.shape[1::-1], 960))[None], how))
+    uncorrected = run(graph, normalized("ppocrv6_tiny_det", 1))
     exact = logits("ppocrv6_tiny_det", False, 1)
     assert np.abs(uncorrected - exact).mean() > 2 * np.abs(logits("ppocrv6_tiny_det", True, 1) - exact).mean()
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import image, model_dir, samples
-from ocr_serving.detection import map_size
+from ocr_serving.detection import to_map_size
 from ocr_serving.engine import int8_layers, openvino_int8
 from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
@@ -68,8 +68,7 @@ def _variants(picture: Image) -> Iterator[Image]:
 
 def _input(model: ModelDir, picture: Image) -> NDArray[np.float32]:
     assert model.normalization is not None
-    size = map_size(picture.shape[1], picture.shape[0], Settings().det_limit_side)
-    return normalize(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)[None], model.normalization)
+    return normalize(to_map_size(picture, Settings().det_limit_side)[None], model.normalization)
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sys.stdout.write) -> int:

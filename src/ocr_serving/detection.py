@@ -64,8 +64,8 @@ class Detector:
             The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
             LimitExceeded if there are more than det_max_boxes boxes.
         """
-        width, height = map_size(image.shape[1], image.shape[0], self._settings.det_limit_side)
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized = to_map_size(image, self._settings.det_limit_side)
+        height, width = resized.shape[:2]
         quads, scores = boxes_from_logits(self._logits(resized, deadline), self._settings)
         quads *= np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         return self._sorted(quads, scores, image)
@@ -104,6 +104,13 @@ class Detector:
         quads, scores = quads[keep], scores[keep]
         order = reading_order(quads)
         return Detection(quads[order], scores[order])
+
+
+def to_map_size(image: Image, limit: int) -> Image:
+    """An image, uint8 (h, w, 3), in the size of its text map: map_size()."""
+    size = map_size(image.shape[1], image.shape[0], limit)
+    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def map_size(width: int, height: int, limit: int) -> tuple[int, int]:

@@ -52,25 +52,21 @@ def read(model: ModelDir) -> tuple[Layer, ...]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged: {error}.") from error
     if content.model_sha256 != _sha256(model):
-        logger.warning("%s was made for other weights and is not used; make it again with: %s", path, command(model))
+        again = f"python3 -m ocr_serving.calibration {model.path}"
+        logger.warning("%s was made for other weights and is not used; make it again with: %s", path, again)
         return ()
     return content.layers
 
 
 def write(model: ModelDir, layers: tuple[Layer, ...]) -> Path:
-    """Write the layers into the model's folder, numbers to four digits; the file written."""
+    """Write the layers into the model's folder, scales and errors to four digits; the file written."""
     rounded = tuple(
-        Layer(layer.name, _short(layer.scale), layer.low, layer.high, _short(layer.error)) for layer in layers
+        msgspec.structs.replace(layer, scale=_short(layer.scale), error=_short(layer.error)) for layer in layers
     )
     path = model.path / INT8_LAYERS
     text = msgspec.json.format(msgspec.json.encode(_Content(_sha256(model), rounded)), indent=0)
     path.write_bytes(text + b"\n")
     return path
-
-
-def command(model: ModelDir) -> str:
-    """The command that makes the file."""
-    return f"python3 -m ocr_serving.calibration {model.path}"
 
 
 def _short(values: tuple[float, ...]) -> tuple[float, ...]:

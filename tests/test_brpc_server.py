@@ -7,11 +7,13 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 from rpc_peers import CAPTURES, connect, frame_of, numbers, read_frame, remote, serving, wait_until
 
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import compression, frame, messages, meta
+from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.tensor import Tensor
 
 
@@ -50,7 +52,7 @@ def test_genuine_requests_are_answered(server, name):
     [tensor] = output.tensors
     assert (output.engine_name, tensor.name, tensor.alias) == ("GeneralInferOp_0", "graph_out", "out")
     np.testing.assert_array_equal(tensor.unpack(), np.array([[2, 4]], np.float32), strict=True)
-    begin, end = response.profile_time
+    begin, end = pb.Response.FromString(bytes(answer.message())).profile_time
     assert 0 <= end - begin < 60e6
 
 
@@ -159,6 +161,25 @@ def test_a_client_that_leaves_takes_its_waiting_requests_with_it(doubler):
         assert doubler.calls == 2
 
 
+def test_requests_of_clients_that_left_take_no_memory(doubler):
+    tensors = [Tensor("x", "image", np.zeros((1, 4_000_000), np.float32))]
+    large = frame.encode(meta.for_request(2), messages.encode_request(tensors, ["out"]))
+    with serving(doubler, threads=1) as server, connect(server.address) as busy:
+        busy.sendall(request(1, -1))
+        assert doubler.started.acquire(timeout=10)
+        before = psutil.Process().memory_info().rss
+        for _ in range(20):
+            with connect(server.address) as client:
+                client.sendall(b"".join(large))
+                wait_until(lambda: server._workers._accepted == 2)
+            wait_until(lambda: server._workers._accepted == 1)
+        assert psutil.Process().memory_info().rss - before < 100e6, "of 320 MB sent"
+        doubler.release.set()
+        assert values(read_frame(busy)) == [-2]
+    left = 'pd_query_request_failure_total{code="CLIENT_LEFT",protocol="brpc"} 20.0'
+    assert left in server._protocols._service.metrics.page().decode()
+
+
 def test_a_full_line_is_said_at_once(doubler):
     with serving(doubler, threads=1, limits=Limits(waiting=2)) as server, connect(server.address) as client:
         client.sendall(request(1, -1) + b"".join(request(i, i) for i in range(2, 5)))
@@ -264,6 +285,37 @@ def test_a_bug_is_an_answer_without_its_details(doubler, server):
         answer = read_frame(client)
     assert answer.meta.response.error_code == -5000
     assert answer.meta.response.error_text == f"[{server.address}][E-5000]The server failed; its log says more."
+
+
+def test_an_answer_that_no_frame_holds_is_an_error(doubler, server):
+    doubler.predict = lambda *_: {"out": np.zeros(frame.MAX_BODY // 4 + 1, np.float32)}
+    with connect(server.address) as client:
+        client.sendall(request(1, 1))
+        answer = read_frame(client)
+    assert answer.meta.response.error_code == 1003
+    assert str(frame.MAX_BODY) in answer.meta.response.error_text
+
+
+def test_a_request_id_that_is_no_text_is_passed_over(server):
+    sent = meta.for_request(7, request_id="id-123")
+    data = b"".join(frame.encode(sent, messages.encode_request([Tensor("x", "image", numbers(4))], ["out"])))
+    with connect(server.address) as client:
+        client.sendall(data.replace(b"id-123", b"\xff\xfe-123"))
+        assert values(read_frame(client)) == [8]
+
+
+def test_the_wait_for_a_thread_is_part_of_a_requests_time(doubler, caplog):
+    caplog.set_level("INFO", "ocr_serving.access")
+    with serving(doubler, threads=1) as server, connect(server.address) as client:
+        client.sendall(request(1, -1) + request(2, 5))
+        assert doubler.started.acquire(timeout=10)
+        time.sleep(0.3)  # both requests take at least so long
+        doubler.release.set()
+        assert {read_frame(client).meta.correlation_id for _ in range(2)} == {1, 2}
+        page = server._protocols._service.metrics.page().decode()
+    [line] = [line for line in page.splitlines() if line.startswith("pd_query_request_duration_us_total")]
+    assert float(line.split()[-1]) > 2 * 0.3e6
+    assert [record.fields["ms"] > 250 for record in caplog.records if record.name == "ocr_serving.access"] == [True] * 2
 
 
 def test_answers_are_not_compressed(server):

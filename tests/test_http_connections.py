@@ -90,6 +90,11 @@ class TestConnections:
         assert f"[{server.address}][E1003]The request is not valid HTTP".encode() in answer
         assert_alive(server)
 
+    def test_no_connections_are_made_for_others(self, server):
+        answer = converse(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nCONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 400 Bad Request" in answer
+
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(at=st.integers(0, 400), junk=st.binary(min_size=1, max_size=20), number=st.integers(1, 4))
     def test_damaged_requests_are_answered_or_hung_up_on(self, server, at, junk, number):
@@ -122,6 +127,12 @@ class TestLimits:
             answer = received(client)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"1000 bytes allowed" in answer
+
+    def test_a_refusal_of_head_has_no_body(self, doubler):
+        with serving(doubler, limits=self.LIMITS) as server:
+            answer = converse(server, b"HEAD /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n")
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert (head.split(b" ")[1], body) == (b"413", b"")
 
     def test_a_client_that_sends_it_all_the_same_can_read_why(self, doubler):
         with serving(doubler, limits=self.LIMITS) as server:

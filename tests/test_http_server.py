@@ -114,7 +114,7 @@ class TestForms:
     def test_types_that_no_array_has_are_refused_in_words(self, server, elem_type):
         answer = post(server, json.dumps({"tensor": [{"elem_type": elem_type, "name": "x"}]}))
         assert answer.status_code == 400
-        assert f"elem_type {elem_type}, which is not supported; supported are 0 (int64), 1 (float32)" in answer.text
+        assert f"elem_type {elem_type} is not supported; supported are 0 (int64), 1 (float32)" in answer.text
 
     def test_packed_requests(self, server):
         body = json_body(*range(1000)).encode()

@@ -79,19 +79,18 @@ def test_each_crop_gets_its_own_text_in_order(batch):
 @pytest.mark.parametrize(
     ("device", "lines", "sizes"), [("cpu", 8, [4, 4]), ("cpu", 1, [1]), ("cpu", 40, [8] * 5), ("gpu", 8, [8])]
 )
-def test_few_lines_are_shared_among_the_cores(monkeypatch, device, lines, sizes):
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 2)
+def test_few_lines_are_shared_among_the_cores(device, lines, sizes):
     predictor = BrightnessPredictor()
-    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(device=device))
+    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(device=device, threads=2))
     read.recognize([crop(1, 90)] * lines)
     assert [shape[0] for shape in predictor.shapes] == sizes
 
 
-def test_the_shortest_batch_is_the_last(monkeypatch):
+def test_the_shortest_batch_is_the_last():
     """It is the one that cores may have to wait for."""
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
     predictor = BrightnessPredictor()
-    recognizer(predictor).recognize([crop(1, width) for width in [*[90] * 5, 2000, 700, 700, 1000]])
+    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=1))
+    read.recognize([crop(1, width) for width in [*[90] * 5, 2000, 700, 700, 1000]])
     lengths = [shape[0] * shape[2] for shape in predictor.shapes]
     assert lengths == sorted(lengths, reverse=True)
 

@@ -1,6 +1,7 @@
 """Flags of `python3 -m paddle_serving_server.serve`: all of the original's, honoured or said to do nothing."""
 
 import contextlib
+import resource
 import socket
 import subprocess
 import sys
@@ -137,6 +138,32 @@ def test_a_taken_prometheus_port_is_said(folder):
     assert ended.returncode == 2
     assert ended.stderr.startswith("The metrics cannot be served on 127.0.0.1:")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_prometheus_port_that_is_none_is_said(folder):
+    flags = ["--port", str(server_process.free_port()), "--enable_prometheus", "--prometheus_port", "99999"]
+    ended = serve("--model", "two", *flags, cwd=folder)
+    assert (ended.returncode, ended.stderr) == (2, "The metrics need a port from 1 to 65535, not 99999.\n")
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_server_that_others_can_reach_says_so(folder, host, warned):
+    with serving(folder, "--model", "two", "--host", host) as (server, client):
+        assert client.predict({"x": X})["y"][0, 0] == 2
+        server.wait_for_output("answered in")
+        assert ("who reaches it can use it" in server.output) == warned
+
+
+def test_more_connections_than_a_process_may_open_files_by_default(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        server, client = stack.enter_context(serving(folder, "--model", "two"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(250):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert client.predict({"x": X})["y"][0, 0] == 2
 
 
 @pytest.mark.parametrize("command", ["stop", "kill", "check"])

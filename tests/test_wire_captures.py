@@ -50,10 +50,10 @@ def test_our_request_is_the_genuine_clients(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_genuine_request_is_read(name):
-    tensors, fetch, log_id = CALLS[name]
+    tensors, fetch, _ = CALLS[name]
     received = frame_of((CAPTURES / "requests" / f"{name}.bin").read_bytes())
     request = messages.decode_request(received.message())
-    assert (request.fetch, request.log_id) == (tuple(fetch), log_id)
+    assert request.fetch == tuple(fetch)
     assert received.meta.correlation_id == GENUINE_FIRST_CALL
     assert [(t.name, t.alias, tuple(t.lod)) for t in request.tensors] == [(t.name, t.alias, t.lod) for t in tensors]
     for got, sent in zip(request.tensors, tensors, strict=True):
@@ -81,7 +81,6 @@ def test_answer_that_the_genuine_client_took_is_read(name, outputs):
     answer = frame_of((CAPTURES / "responses" / f"{name}.bin").read_bytes())
     assert answer.meta.response.error_code == 0
     response = messages.decode_response(answer.message())
-    assert response.profile_time == (1, 1001)
     arrays = {tensor.alias: tensor.unpack() for output in response.outputs for tensor in output.tensors}
     assert arrays.keys() == outputs.keys()
     for alias, array in outputs.items():

@@ -34,7 +34,7 @@ def as_request(response):
 def test_a_genuine_request_is_read():
     request = json_form.decode_request(genuine_body(2))
     [tensor] = request.tensors
-    assert (tensor.name, tensor.alias, request.fetch, request.log_id) == ("x", "image", ("out",), 0)
+    assert (tensor.name, tensor.alias, request.fetch) == ("x", "image", ("out",))
     expected = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
     np.testing.assert_array_equal(tensor.unpack(), expected, strict=True)
 
@@ -83,7 +83,6 @@ def test_integers_may_be_strings_unknown_fields_are_passed_over_and_null_is_a_fi
     body = b"""{"tensor": [{"int64_data": ["9007199254740993", -2], "shape": ["2"], "lod": null, "new": {"x": []}}],
                 "log_id": "18446744073709551615", "what": 1}"""
     request = json_form.decode_request(body)
-    assert request.log_id == 2**64 - 1
     np.testing.assert_array_equal(request.tensors[0].unpack(), np.array([2**53 + 1, -2]), strict=True)
 
 
@@ -119,11 +118,11 @@ def test_what_is_no_request_is_refused_with_the_place(body, sentence):
 @pytest.mark.parametrize(
     ("tensor", "sentence"),
     [
-        ({"float_data": [1, 2], "elem_type": 1, "shape": [3]}, "brings 2 elements of float32"),
-        ({"float_data": [1, 2], "elem_type": 0, "shape": [2]}, "brings 0 elements of int64"),
-        ({"int_data": [1], "elem_type": 4, "shape": [1]}, "brings 0 elements of int16"),
-        ({"elem_type": 6, "shape": [1]}, "elem_type 6, which is not supported"),
-        ({"float_data": [1], "elem_type": 1, "shape": [-1]}, "a dimension cannot be negative"),
+        ({"float_data": [1, 2], "elem_type": 1, "shape": [3]}, "2 elements of float32"),
+        ({"float_data": [1, 2], "elem_type": 0, "shape": [2]}, "0 elements of int64"),
+        ({"int_data": [1], "elem_type": 4, "shape": [1]}, "0 elements of int16"),
+        ({"elem_type": 6, "shape": [1]}, "elem_type 6 is not supported"),
+        ({"float_data": [1], "elem_type": 1, "shape": [-1]}, "none of them negative"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_in_words(tensor, sentence):

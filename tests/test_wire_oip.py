@@ -144,7 +144,7 @@ X = {"name": "x", "datatype": "FP32", "shape": [2]}
 @pytest.mark.parametrize(
     ("tensor", "sentence"),
     [
-        ({**X, "data": [1]}, "Input x: 1 elements do not fill the shape"),
+        ({**X, "data": [1]}, "Input x: 1 elements of float32 do not fill the shape"),
         ({**X, "data": ["a", "b"]}, "Input x: Its data must be an array of float32"),
         ({**X, "datatype": "INT8", "data": [1, 128]}, "out of the range of int8"),
         ({**X, "datatype": "BF16", "data": [1, 1]}, "not supported; supported are BOOL, UINT8"),
@@ -154,8 +154,8 @@ X = {"name": "x", "datatype": "FP32", "shape": [2]}
         (X, "neither data nor binary_data_size"),
         ({**X, "parameters": {"binary_data_size": 9}}, "no size of what follows"),
         ({**X, "parameters": {"binary_data_size": 8, "shared_memory_region": "r"}}, "Shared memory is not offered"),
-        ({**X, "parameters": {"binary_data_size": 7}}, "7 bytes are no whole number of FP32"),
-        ({**X, "parameters": {"binary_data_size": 4}}, "1 elements do not fill"),
+        ({**X, "parameters": {"binary_data_size": 7}}, "7 bytes are no whole number of float32"),
+        ({**X, "parameters": {"binary_data_size": 4}}, "1 elements of float32 do not fill"),
         ({"name": "x", "shape": [2], "data": []}, "missing required field `datatype`"),
     ],
 )

@@ -118,15 +118,22 @@ def test_bytes_that_are_no_text_are_refused():
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        (pb.Tensor(elem_type=1, shape=[2, 3], float_data=[1] * 5, alias_name="x"), r"Tensor x brings 5 .*\(2, 3\)"),
-        (pb.Tensor(elem_type=1, shape=[3], alias_name="x"), r"Tensor x brings 0 elements"),
-        (pb.Tensor(elem_type=5, shape=[3], tensor_content=b"12345", name="x"), "Tensor x brings 5 bytes"),
-        (pb.Tensor(elem_type=1, shape=[-1, 3], float_data=[1] * 3), "cannot be negative"),
-        (pb.Tensor(elem_type=1, shape=[1] * 40, float_data=[1]), "40 dimensions"),
-        (pb.Tensor(elem_type=7, shape=[2**31 - 1] * 30, tensor_content=b"1"), "do not fill its shape"),
-        (pb.Tensor(elem_type=6, shape=[1], tensor_content=b"12"), r"elem_type 6, which is not supported"),
+        (
+            pb.Tensor(elem_type=1, shape=[2, 3], float_data=[1] * 5, alias_name="x"),
+            r"x: 5 .* do not fill the shape \[2, 3\]",
+        ),
+        (pb.Tensor(elem_type=1, shape=[3], alias_name="x"), r"Tensor x: 0 elements"),
+        (
+            pb.Tensor(elem_type=5, shape=[3], tensor_content=b"12345", name="x"),
+            "x: 5 bytes are no whole number",
+        ),
+        (pb.Tensor(elem_type=1, shape=[-1, 3], float_data=[1] * 3), "Tensor without a name: .* none of them negative"),
+        (pb.Tensor(elem_type=1, shape=[1] * 40, float_data=[1]), "at most 32 dimensions"),
+        (pb.Tensor(elem_type=7, shape=[2**31 - 1] * 30, tensor_content=b"1"), "do not fill the shape"),
+        (pb.Tensor(elem_type=7, shape=[0] + [2**31 - 1] * 3), "too large"),
+        (pb.Tensor(elem_type=6, shape=[1], tensor_content=b"12"), r"elem_type 6 is not supported"),
         (pb.Tensor(elem_type=99, shape=[1]), r"supported are 0 \(int64\), 1 \(float32\)"),
-        (pb.Tensor(elem_type=0, shape=[4], int64_data=[1, 2]), "brings 2 elements of int64"),
+        (pb.Tensor(elem_type=0, shape=[4], int64_data=[1, 2]), "2 elements of int64"),
     ],
 )
 def test_shapes_and_elements_must_agree(message, sentence):

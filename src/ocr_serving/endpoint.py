@@ -15,33 +15,47 @@ def parse(endpoint: str) -> tuple[str, int]:
         ConfigError: it is neither.
     """
     host, colon, port = endpoint.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    host = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    if not (colon and is_port and _is_host(host)):
         raise ConfigError(f"{endpoint!r} is no address; write host:port, for example 127.0.0.1:9293.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
+
+
+def join(host: str, port: int) -> str:
+    """The address "host:port", as parse() reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody outside this machine reaches a server that listens there."""
+    return host in ("127.0.0.1", "::1", "localhost")
 
 
 def of_socket(sock: socket.socket) -> str:
     """The address that a socket is bound to."""
-    return _join(*sock.getsockname()[:2])
+    return join(*sock.getsockname()[:2])
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound to the address, not listening yet: clients are refused.
 
     Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
+        ConfigError: it is no address, or taken, or not this machine's.
     """
+    if not _is_host(host):
+        raise ConfigError(f"{host!r} is no host to listen on; write a name or an address, for example 127.0.0.1.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise cannot_listen(_join(host, port), error) from error
+        raise cannot_listen(join(host, port), error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise cannot_listen(_join(host, port), error) from error
+        raise cannot_listen(join(host, port), error) from error
     return bound
 
 
@@ -52,5 +66,9 @@ def cannot_listen(endpoint: str, error: OSError) -> ConfigError:
     return ConfigError(f"Cannot listen on {endpoint}: {error.strerror}.")
 
 
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _is_host(host: str) -> bool:
+    """Whether the system may be asked for it: Python encodes names before, and fails on those that cannot be any."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False

@@ -23,7 +23,7 @@ from ocr_serving.geometry import Image
 from ocr_serving.long_lines import join, pieces
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.base import Predictor
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 from ocr_serving.tiling import Window
 
 logger = logging.getLogger(__name__)
@@ -78,14 +78,14 @@ class Recognizer:
             predictor: the rec model.
             characters: class index -> text, the blank at index 0 (ModelDir.characters).
             height: the model's input height in pixels (ModelDir.image_height).
-            settings: rec_batch, rec_squeeze, rec_doubt_score and device are used.
+            settings: rec_batch, rec_squeeze, rec_doubt_score, device and threads are used.
         """
         self._predictor = predictor
         self._characters = characters
         self._height = height
         self._settings = settings
         # As many batches at once as an engine runs: with more, those that are prepared take cores from those computed.
-        self._cores = usable_cores()
+        self._cores = settings.inference_threads
         self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-batch")
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:

@@ -14,9 +14,12 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
-def accept(given: str | None) -> str:
-    """The id that a caller gave, or a new one where it gave none or one that could do harm in a log or a path."""
-    return given if given is not None and _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
+def accept(given: str | bytes | None) -> str:
+    """The id that a caller gave, or a new one where it gave none or one that could do harm in a log or a path.
+
+    Protobuf gives a field that is not UTF-8 as bytes.
+    """
+    return given if isinstance(given, str) and _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
 
 
 def current() -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from ocr_serving.cores import usable_cores
 from ocr_serving.errors import ConfigError
 
 PREFIX = "OCR_"
 """Of environment variables that are settings."""
+
+_SERVICE_LINK = re.compile(r"(.+_)?(service_(host|port)(_.+)?|port_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)")
+_SERVICE_URLS = ("tcp://", "udp://", "sctp://")
+"""Values of what Kubernetes names OCR_PORT, as if it were a setting."""
 
 PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
 """The original's names of the precisions there are here; its int8 needs a model made for it."""
@@ -24,83 +30,115 @@ PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
+def _about(sentence: str) -> Meta:
+    return Meta(description=sentence)
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One immutable set of settings, handed down from the front door."""
+    """One immutable set of settings, handed down from the front door; --help prints what each is for."""
 
-    engine: Literal["auto", "openvino", "paddle", "onnxruntime"] = "auto"
-    """Inference engine; auto takes the fastest one that is installed and reads the model folder."""
-    device: Literal["cpu", "gpu"] = "cpu"
-    """Where inference runs."""
-    gpu_id: Count = 0
-    """Which GPU, with device gpu."""
-    precision: Literal["auto", "f32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where the CPU computes in it, else f32, for rec partly int8."""
-    threads: Count = 0
-    """Inference threads of a process; 0 takes the cores that the process may use."""
-    det_model: str = "ocr_det_model"
-    """Folder of the det model."""
-    rec_model: str = "ocr_rec_model"
-    """Folder of the rec model."""
-    models_dir: str = ""
-    """Folder that fetched models are kept in; empty takes models/ of a checkout, else ~/.cache/ocr_serving."""
+    engine: Annotated[
+        Literal["auto", "openvino", "paddle", "onnxruntime"],
+        _about("Inference engine; auto takes the fastest one that is installed and reads the model folder."),
+    ] = "auto"
+    device: Annotated[Literal["cpu", "gpu"], _about("Where inference runs.")] = "cpu"
+    gpu_id: Annotated[Count, _about("Which GPU, with device gpu.")] = 0
+    precision: Annotated[
+        Literal["auto", "f32", "bf16", "fp16"],
+        _about(
+            "Arithmetic of the engine; auto is bf16 where the CPU has it, else f32, with int8 in parts of PP-OCRv6."
+        ),
+    ] = "auto"
+    threads: Annotated[Count, _about("Inference threads of a process; 0 takes the cores that the process may use.")] = 0
+    det_model: Annotated[str, _about("Folder of the det model.")] = "ocr_det_model"
+    rec_model: Annotated[str, _about("Folder of the rec model.")] = "ocr_rec_model"
+    models_dir: Annotated[
+        str,
+        _about("Folder that fetched models are kept in; empty takes models/ of a checkout, else ~/.cache/ocr_serving."),
+    ] = ""
 
-    host: str = "127.0.0.1"
-    """Address the servers listen on; 0.0.0.0 opens them to the network."""
-    port: Port = 9292
-    """Port of the web service."""
-    det_endpoint: str = "127.0.0.1:9293"
-    """Where the OCR web service finds the det model server; several, divided by commas, are asked in turn."""
-    worker_port: Port = 12000
-    """First port tried for a model server that the web service starts for itself."""
-    request_timeout: Seconds = 60.0
-    """Seconds until a request is answered with 504."""
-    drain_seconds: Seconds = 10.0
-    """How long accepted requests may take to finish once a web service is told to end."""
-    max_running: Count = 0
-    """HTTP requests worked on at once; 0 takes two more than the cores that the process may use."""
-    max_queued: Count = 64
-    """HTTP requests that wait for their turn; more are refused with 503."""
-    max_body_bytes: Positive = 64 * 1024 * 1024
-    """Largest HTTP request body."""
-    max_buffered_bytes: Positive = 1024 * 1024 * 1024
-    """HTTP request bodies in memory at once, in all; more are refused with 503."""
-    max_pixels: Positive = 60_000_000
-    """Largest image, width times height; decoding one takes up to 16 bytes a pixel."""
-    max_images: Positive = 64
-    """Most images in one request."""
-    api_keys: tuple[Annotated[str, Meta(min_length=8)], ...] = ()
-    """Keys of which web clients must give one, separated by commas, each of 8 characters or more; none: open to all."""
-    public_metrics: bool = True
-    """Whether /metrics, /health/ready and /openapi.json ask for no key; /health/live never does."""
-    log_format: Literal["text", "json"] = "text"
-    """How log lines look."""
-    reload_interval: Seconds = 10.0
-    """Seconds between two looks of a model server at fluid_time_file of its models; touching it loads a model anew."""
+    host: Annotated[str, _about("Address the servers listen on; 0.0.0.0 opens them to the network.")] = "127.0.0.1"
+    port: Annotated[Port, _about("Port of the web service.")] = 9292
+    det_endpoint: Annotated[
+        str,
+        _about("Where the OCR web service finds the det model server; several, divided by commas, are asked in turn."),
+    ] = "127.0.0.1:9293"
+    worker_port: Annotated[
+        Port, _about("First port tried for a model server that the web service starts for itself.")
+    ] = 12000
+    request_timeout: Annotated[Seconds, _about("Seconds until a request is answered with 504.")] = 60.0
+    drain_seconds: Annotated[
+        Seconds, _about("How long accepted requests may take to finish once a web service is told to end.")
+    ] = 10.0
+    max_running: Annotated[
+        Count, _about("HTTP requests worked on at once; 0 takes two more than the cores that the process may use.")
+    ] = 0
+    max_queued: Annotated[Count, _about("HTTP requests that wait for their turn; more are refused with 503.")] = 64
+    max_body_bytes: Annotated[Positive, _about("Largest HTTP request body.")] = 64 * 1024 * 1024
+    max_buffered_bytes: Annotated[
+        Positive, _about("HTTP request bodies in memory at once, in all; more are refused with 503.")
+    ] = 1024 * 1024 * 1024
+    max_pixels: Annotated[
+        Positive, _about("Largest image, width times height; decoding one takes up to 16 bytes a pixel.")
+    ] = 60_000_000
+    max_images: Annotated[Positive, _about("Most images in one request.")] = 64
+    api_keys: Annotated[
+        tuple[Annotated[str, Meta(min_length=8)], ...],
+        _about(
+            "Keys of 8 characters or more, divided by commas, of which web clients must give one; none: open to all."
+        ),
+    ] = ()
+    public_metrics: Annotated[
+        bool, _about("Whether /metrics, /health/ready and /openapi.json ask for no key; /health/live never does.")
+    ] = True
+    log_format: Annotated[Literal["text", "json"], _about("How log lines look.")] = "text"
+    reload_interval: Annotated[
+        Seconds,
+        _about(
+            "Seconds between two looks of a model server at the fluid_time_file of its models, which loads them anew."
+        ),
+    ] = 10.0
 
-    det_limit_side: Annotated[int, Meta(ge=32, le=8192)] = 960
-    """Longest side, in pixels, of the image that det sees; larger ones are shrunk."""
-    det_thresh: Fraction = 0.3
-    """Probability above which a pixel is text."""
-    det_box_thresh: Fraction = 0.5
-    """Mean probability under which a box is dropped."""
-    det_unclip_ratio: Annotated[float, Meta(ge=0, le=10)] = 1.5
-    """How far a box is widened: the offset is area * ratio / perimeter."""
-    det_max_boxes: Positive = 3000
-    """Most boxes of an image; more are refused with 422."""
-    det_min_side: Annotated[float, Meta(ge=0)] = 3.0
-    """Boxes with a shorter side, in pixels of the image, are dropped."""
-    rec_min_score: Fraction = 0.5
-    """OCR lines with a lower score are dropped."""
-    rec_squeeze: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
-    """Rec's input grows with a line's length to this power: training squeezed long lines, too; 1 squeezes none."""
-    rec_doubt_score: Fraction = 0.85
-    """Squeezed lines whose letters score less are read again, unsqueezed, and the better reading counts; 0: none."""
-    rec_batch: Annotated[int, Meta(ge=1, le=64)] = 8
-    """Most crops in one rec batch; on a CPU, batches of long lines are smaller."""
+    det_limit_side: Annotated[
+        int,
+        Meta(ge=32, le=8192),
+        _about("Longest side, in pixels, of the image that det sees; larger ones are shrunk."),
+    ] = 960
+    det_thresh: Annotated[Fraction, _about("Probability above which a pixel is text.")] = 0.3
+    det_box_thresh: Annotated[Fraction, _about("Mean probability under which a box is dropped.")] = 0.5
+    det_unclip_ratio: Annotated[
+        float, Meta(ge=0, le=10), _about("How far a box is widened: the offset is area * ratio / perimeter.")
+    ] = 1.5
+    det_max_boxes: Annotated[Positive, _about("Most boxes of an image; more are refused with 422.")] = 3000
+    det_min_side: Annotated[
+        float, Meta(ge=0), _about("Boxes with a shorter side, in pixels of the image, are dropped.")
+    ] = 3.0
+    rec_min_score: Annotated[Fraction, _about("OCR lines with a lower score are dropped.")] = 0.5
+    rec_squeeze: Annotated[
+        float,
+        Meta(ge=0.5, le=1),
+        _about(
+            "Rec's input grows with a line's length to this power: training squeezed long lines, too; 1 squeezes none."
+        ),
+    ] = 0.8
+    rec_doubt_score: Annotated[
+        Fraction,
+        _about(
+            "Squeezed lines whose letters score less are read again, unsqueezed; the better reading counts; 0: none."
+        ),
+    ] = 0.85
+    rec_batch: Annotated[
+        int, Meta(ge=1, le=64), _about("Most crops in one rec batch; on a CPU, batches of long lines are smaller.")
+    ] = 8
+
+    @property
+    def inference_threads(self) -> int:
+        """`threads`, or the cores that the process may use."""
+        return self.threads or usable_cores()
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed.
@@ -133,10 +171,7 @@ def load(
     path = file or (Path(environ["OCR_SETTINGS"]) if environ.get("OCR_SETTINGS") else None)
     if path is not None:
         values = _build_check(_read_toml(path), str(path))
-    variables = {
-        k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k != "OCR_SETTINGS"
-    }
-    values |= _build_check(variables, "the environment (OCR_*)")
+    values |= _build_check(_variables(environ), "the environment (OCR_*)")
     values |= _build_check({k: v for k, v in (flags or {}).items() if v is not None}, "the command line")
     return _build(values, "the settings")
 
@@ -144,9 +179,11 @@ def load(
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser one --flag for every setting and --settings for the TOML file."""
     parser.add_argument("--settings", type=Path, metavar="FILE", help="TOML file with settings")
-    for field in msgspec.structs.fields(Settings):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, dest=field.name, metavar="VALUE", help=f"default: {field.default}")
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        *_, about = hint.__metadata__
+        default = getattr(Settings(), name)
+        sentence = f"{about.description} Default: {'none' if default in ('', ()) else default}."
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar="VALUE", help=sentence)
 
 
 def from_args(args: argparse.Namespace, **fixed: Any) -> Settings:
@@ -155,16 +192,14 @@ def from_args(args: argparse.Namespace, **fixed: Any) -> Settings:
     return load({**flags, **fixed}, file=args.settings)
 
 
-def usable_cores() -> int:
-    """Cores this process may really use: affinity, then the cgroup's CPU quota, rounded up; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings among variables, without what Kubernetes sets for services whose names begin with "ocr"."""
+    names = {k: k.removeprefix(PREFIX).lower() for k in environ if k.startswith(PREFIX) and k != "OCR_SETTINGS"}
+    return {
+        name: environ[k]
+        for k, name in names.items()
+        if not _SERVICE_LINK.fullmatch(name) and not environ[k].startswith(_SERVICE_URLS)
+    }
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -199,5 +234,8 @@ def _build(values: Mapping[str, Any], source: str) -> Settings:
 
 
 def _split(name: str, value: Any) -> Any:
-    """A list that a flag or a variable gives as text."""
-    return [part for part in value.split(",") if part] if name == "api_keys" and isinstance(value, str) else value
+    """The API keys, a list that a flag or a variable gives as text; other values as they are."""
+    if name != "api_keys":
+        return value
+    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return [p.strip() if isinstance(p, str) else p for p in parts] if isinstance(parts, list) else parts

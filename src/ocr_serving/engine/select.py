@@ -8,7 +8,7 @@ from pathlib import Path
 from ocr_serving.engine.base import Engine, EngineOptions
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import CTC_INDEX, ModelDir
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 
 _PACKAGES = {
     "openvino": ("openvino", "pip install openvino"),
@@ -35,7 +35,7 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
     if find_spec(package) is None:
         raise ConfigError(f"Engine {name} is not installed; install it with: {install}.")
     options = EngineOptions(
-        settings.device, settings.gpu_id, settings.precision, settings.threads or usable_cores(), sessions
+        settings.device, settings.gpu_id, settings.precision, settings.inference_threads, sessions
     )
     if name == "openvino":
         from ocr_serving.engine.openvino import OpenVINOEngine

@@ -14,7 +14,7 @@ from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.model_dir import ModelDir
 from ocr_serving.predictor.base import Array, Arrays
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 
 
 class LocalPredictor:
@@ -46,7 +46,7 @@ class LocalPredictor:
         if sessions is None:
             # Lines come in many batches at once, which run best side by side, one core each; an image for det comes
             # alone.
-            sessions = usable_cores() if folder.image_height else 1
+            sessions = settings.inference_threads if folder.image_height else 1
         engine = load_engine(folder, settings, sessions)
         if folder.characters and engine.classes not in (None, len(folder.characters)):
             raise ConfigError(

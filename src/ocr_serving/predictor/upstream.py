@@ -40,6 +40,9 @@ SHUN_SECONDS = 5.0
 _FIRST_CORRELATION_ID = 0x2_0000_0002
 """The original client's first; any 64-bit number will do."""
 
+_MOST_MS = 2**31 - 1
+"""The meta's field is an int32."""
+
 _STOPPING = 2003
 """brpc's ELOGOFF: the server ends and takes no more requests."""
 _ERRORS: Mapping[int, type[OcrServingError]] = {
@@ -79,7 +82,7 @@ class Upstream:
             tensors: the inputs, in the order of the feed variables.
             fetch: aliases of the outputs wanted; empty means all.
             deadline: when to give up, told to the server; None means RPC_SECONDS from now.
-            log_id: for the server's logs.
+            log_id: see messages.encode_request.
 
         Returns:
             The address that answered, and its answer.
@@ -90,7 +93,7 @@ class Upstream:
             BadUpstream: the answer is damaged, or an error that is not known.
         """
         correlation_id = next(self._correlation_ids)
-        timeout_ms = None if deadline is None else max(1, math.ceil(deadline.remaining() * 1000))
+        timeout_ms = None if deadline is None else max(1, math.ceil(min(deadline.remaining() * 1000, _MOST_MS)))
         message = messages.encode_request(tensors, fetch, log_id)
         request = frame.encode(meta.for_request(correlation_id, timeout_ms, request_id.current()), message)
         address, answer = self._call(request, correlation_id, deadline or Deadline.after(RPC_SECONDS))

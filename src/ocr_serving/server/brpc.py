@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 
-from ocr_serving import endpoint, logs, request_id
+from ocr_serving import endpoint, request_id
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
 from ocr_serving.server import faults, general_model
@@ -49,10 +49,10 @@ class BrpcConnection:
         self._writer = threading.Thread(target=self._write_answers, name="brpc-writer", daemon=True)
         self._mute = False
         self._last_answer = time.monotonic()
+        self._writer.start()
 
     def serve(self) -> None:
         """Answer requests until the client leaves, stalls or sends what is no frame."""
-        self._writer.start()
         try:
             while (request := frame.read(self._recv_into, self._limits.body_bytes)) is not None:
                 if not request.meta.HasField("request"):
@@ -65,7 +65,8 @@ class BrpcConnection:
             logger.info("Connection closed: %s", error)
         finally:
             for future in list(self._pending):
-                future.cancel()
+                if future.cancel():
+                    self._service.metrics.left(_PROTOCOL)
             self._cut()
             self.finish(self._limits.send_seconds)
 
@@ -78,8 +79,9 @@ class BrpcConnection:
         """Put the request in line, or say why not."""
         timeout_ms = request.meta.request.timeout_ms
         deadline = Deadline.after(timeout_ms / 1000) if timeout_ms > 0 else None
+        arrival = time.monotonic()
         try:
-            future = self._workers.submit(lambda: self._answers.put(self._answer(request, deadline)))
+            future = self._workers.submit(lambda: self._answers.put(self._answer(request, deadline, arrival)))
         except OcrServingError as error:
             self._service.metrics.refused(_PROTOCOL, error)
             self._answers.put(self._refuse(request, error))
@@ -87,20 +89,17 @@ class BrpcConnection:
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
 
-    def _answer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
+    def _answer(self, request: Frame, deadline: Deadline | None, arrival: float) -> list[Buffer]:
         """The answer's frame; errors are answers, too."""
-        begin = time.monotonic()
         with request_id.working_on(request_id.accept(request.meta.request.request_id)):
             try:
-                with self._service.metrics.request(_PROTOCOL):
+                with self._service.metrics.request(_PROTOCOL, arrival):
                     if deadline is not None:
                         deadline.check("while it waited for a free thread")
                     answer = self._infer(request, deadline)
+                    return frame.encode(meta.for_success(request.meta.correlation_id), answer)
             except Exception as error:
                 return self._refuse(request, faults.to_answer(error))
-            ms = round(1000 * (time.monotonic() - begin), 1)
-            logs.access.info("answered in %.1f ms", ms, extra=logs.fields(protocol=_PROTOCOL, ms=ms))
-            return frame.encode(meta.for_success(request.meta.correlation_id), answer)
 
     def _infer(self, request: Frame, deadline: Deadline | None) -> list[Buffer]:
         call = request.meta.request

@@ -57,10 +57,10 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         private = socket.socket(socket.AF_UNIX)
         try:
             private.connect(f"\0{self._private}")
-        except OSError:
+            return SplicedConnection(sock, private)
+        except (OSError, RuntimeError):
             private.close()
             raise
-        return SplicedConnection(sock, private)
 
     def stop(self, seconds: float) -> None:
         """Let the answers under way be sent, and tell clients to go; returns when that is done or the time is up."""

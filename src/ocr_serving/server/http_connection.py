@@ -34,6 +34,7 @@ class HttpConnection:
         self._routes = routes
         self._limits = limits
         self._http = h11.Connection(h11.SERVER)
+        self._method = ""
         self._finishing = False
         self._quiet = threading.Event()
         self._quiet.set()
@@ -69,27 +70,31 @@ class HttpConnection:
             return False
         self._quiet.clear()
         try:
-            self._write(_answer(route, request), request.method != "HEAD")
+            self._write(_answer(route, request))
         finally:
             self._quiet.set()
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     def _read_head(self) -> HttpRequest | None:
         """The next request, its body still empty; None where the client leaves or stalls before it is there."""
+        self._method = ""
         begin = time.monotonic()
         while (event := self._next_event()) is None:
             if time.monotonic() - begin > self._limits.idle_seconds:
                 return None
         if not isinstance(event, h11.Request):
             return None
+        self._method = event.method.decode("ascii")
         if event.http_version not in (b"1.0", b"1.1"):
             raise h11.RemoteProtocolError("Neither HTTP/1.1 nor HTTP/1.0", 400)
+        if event.method == b"CONNECT":
+            raise h11.RemoteProtocolError("This server is no proxy", 400)
         headers = _headers(event)
         if "content-length" in headers and "transfer-encoding" in headers:
             # A proxy in front may believe the other one of the two, and take the body for further requests.
             raise h11.RemoteProtocolError("Content-Length and Transfer-Encoding", 400)
         path = event.target.decode("ascii").partition("?")[0]
-        return HttpRequest(event.method.decode("ascii"), path, headers, b"", self._has_left)
+        return HttpRequest(self._method, path, headers, b"", self._has_left)
 
     def _read_body(self, head: HttpRequest) -> HttpRequest:
         """The request with its body.
@@ -117,7 +122,7 @@ class HttpConnection:
         self._http.receive_data(self._sock.recv(_RECEIVE))
         return None
 
-    def _write(self, answer: HttpAnswer, with_body: bool = True) -> None:
+    def _write(self, answer: HttpAnswer) -> None:
         content_type = answer.content_type.encode("latin-1")  # it may be the request's, whatever that is
         headers = [(b"Content-Length", str(answer.length).encode()), (b"Content-Type", content_type)]
         headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
@@ -125,7 +130,7 @@ class HttpConnection:
             headers.append((b"connection", b"close"))
         reason = HTTPStatus(answer.status).phrase
         head = self._http.send(h11.Response(status_code=answer.status, headers=headers, reason=reason))
-        body = answer.body if with_body else []
+        body = answer.body if self._method != "HEAD" else []
         for part in body:
             self._http.send_with_data_passthrough(h11.Data(data=part))  # type: ignore[arg-type]  # any buffer will do
         self._http.send(h11.EndOfMessage())

@@ -12,7 +12,7 @@ class Limits:
     """Bounds of the server, in the order a request meets them."""
 
     connections: int = 1000
-    """Open connections; more are closed at once. Stays under the usual limit of 1024 open files."""
+    """Open connections; more are closed at once. A process that may open few files takes fewer."""
     idle_seconds: float = 80.0
     """A connection without a byte or a pending answer for so long is closed, as brpc does."""
     body_bytes: int = MAX_BODY

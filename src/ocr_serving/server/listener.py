@@ -110,6 +110,8 @@ class ModelServer:
             self._serve(sock)
         except (OSError, RuntimeError) as error:  # RuntimeError: out of threads
             logger.info("A connection broke: %s", error)
+        except Exception:
+            logger.exception("A connection was closed")
         finally:
             del self._open[sock]
             sock.close()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest, start_http_server
 
+from ocr_serving import logs
 from ocr_serving.errors import ConfigError, OcrServingError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,24 +32,35 @@ class Metrics:
         self._inference_us = self._counter("pd_inference_duration_us", "Time spent in a model's engine, in µs", "model")
 
     @contextmanager
-    def request(self, protocol: str) -> Iterator[None]:
-        """Count the request that the block answers, or refuses with what it raises."""
-        begin = time.monotonic()
+    def request(self, protocol: str, arrival: float | None = None) -> Iterator[None]:
+        """Count the request that the block answers, or refuses with what it raises; one answered is logged, too.
+
+        Args:
+            protocol: that it came in.
+            arrival: when, as of time.monotonic(); None is now.
+        """
+        begin = time.monotonic() if arrival is None else arrival
         try:
             yield
         except OcrServingError as error:
             self.refused(protocol, error)
             raise
         except ConnectionError:
-            self._refused.labels(protocol, _LEFT).inc()
+            self.left(protocol)
             raise
         except Exception:
             self.refused(protocol, OcrServingError())
             raise
         else:
             self._answered.labels(protocol).inc()
+            ms = round(_microseconds_since(begin) / 1000, 1)
+            logs.access.info("answered in %.1f ms", ms, extra=logs.fields(protocol=protocol, ms=ms))
         finally:
             self._request_us.labels(protocol).inc(_microseconds_since(begin))
+
+    def left(self, protocol: str) -> None:
+        """Count a request whose client was gone before its turn came."""
+        self._refused.labels(protocol, _LEFT).inc()
 
     def refused(self, protocol: str, error: OcrServingError) -> None:
         """Count a request that was refused before anything was done for it."""
@@ -68,10 +80,12 @@ class Metrics:
         """Serve the page on a port of its own, too, for as long as the process lives.
 
         Raises:
-            ConfigError: the port is taken, or the address is not this machine's.
+            ConfigError: it is no port, or taken, or the address is not this machine's.
         """
         try:
             start_http_server(port, host, self.registry)
+        except OverflowError as error:
+            raise ConfigError(f"The metrics need a port from 1 to 65535, not {port}.") from error
         except OSError as error:
             raise ConfigError(f"The metrics cannot be served on {host}:{port}: {error.strerror}.") from error
 

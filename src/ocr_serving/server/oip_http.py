@@ -19,6 +19,8 @@ from ocr_serving.wire import oip_json
 
 _JSON, _BINARY = "application/json", "application/octet-stream"
 _JSON_SIZE = "inference-header-content-length"
+_MAX_DIGITS = 19
+"""Python refuses to read numbers of thousands of digits."""
 
 
 class OipRoute:
@@ -84,7 +86,7 @@ def _json_size(request: HttpRequest) -> int | None:
     size = request.headers.get(_JSON_SIZE)
     if size is None:
         return None
-    if not (size.isascii() and size.isdigit()):
+    if not (size.isascii() and size.isdigit() and len(size) <= _MAX_DIGITS):
         raise BadInput("Inference-Header-Content-Length must be the number of bytes of the JSON.")
     return int(size)
 

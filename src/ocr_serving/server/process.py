@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from ocr_serving import endpoint, logs
+from ocr_serving.cores import usable_cores
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
 from ocr_serving.server.limits import Limits
@@ -19,12 +22,18 @@ from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.metrics import Metrics
 from ocr_serving.server.reload import ReloadingService
 from ocr_serving.server.workflow import Loaded, Workflow
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LEAST_THREADS = 4
 """Default of the original's --thread."""
 GRACE_SECONDS = 10.0
 """How long accepted requests may take to finish once the process is told to end."""
+_FILES_A_CONNECTION = 3
+"""Of gRPC: the client's socket, and two that join it to grpcio."""
+_OTHER_FILES = 64
+"""Descriptors that the process needs besides."""
 _NAP_SECONDS = 0.5
 """Python notices a signal that comes just before it waits for something only when the wait is over."""
 
@@ -99,11 +108,13 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
     if plan.metrics_port is not None:
         metrics.listen(plan.settings.host, plan.metrics_port)
     models = ReloadingService(plan.workflow, metrics, plan.settings.reload_interval)
-    server = ModelServer(models.service, listener, plan.threads, plan.limits)
+    server = ModelServer(models.service, listener, plan.threads, _within_files(plan.limits))
     server.start()
     try:
         models.start()
         ready(models.loaded, server.address)
+        if not endpoint.is_loopback(endpoint.parse(server.address)[0]):
+            logger.warning("The model server listens on %s and has no keys: who reaches it can use it.", server.address)
         while True:
             time.sleep(_NAP_SECONDS)
     except KeyboardInterrupt:
@@ -115,6 +126,16 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
         models.service.close()
     else:
         end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
+
+
+def _within_files(limits: Limits) -> Limits:
+    """The limits, with no more connections than the process may open files for; it may open as many as there are."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections * _FILES_A_CONNECTION + _OTHER_FILES
+    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return replace(limits, connections=max(1, min(limits.connections, (files - _OTHER_FILES) // _FILES_A_CONNECTION)))
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:

@@ -20,11 +20,11 @@ class SplicedConnection:
         self._sock = sock
         self._private = private
         self._answering = threading.Thread(target=self._pass_on, args=(private, sock), name="splice", daemon=True)
+        self._answering.start()
 
     def serve(self) -> None:
         """Pass bytes on in both directions."""
         with self._private:
-            self._answering.start()
             self._pass_on(self._sock, self._private)
             self._answering.join()
 

@@ -64,7 +64,9 @@ class Workers:
             if self._accepted == self.room:
                 raise Overloaded(f"The server has {self.room} unanswered requests, its limit; try again.")
             self._accepted += 1
-        future = self._executor.submit(job)
+        held = [job]
+        future = self._executor.submit(lambda: held.pop()())
+        future.add_done_callback(lambda _: held.clear())  # the executor keeps a cancelled job, but not its request
         future.add_done_callback(self._leave)
         return future
 

@@ -46,9 +46,13 @@ def decode(text: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     Raises:
         BadInput: anything but an array of such elements, or an element that the type cannot hold.
     """
-    flat = b"[%b]" % text.strip().translate(None, b"[]")
+    flat = text.translate(None, b"[]")
+    if not flat.strip(b", \t\r\n"):
+        flat = b""
     try:
-        values = _ELEMENTS[dtype.kind].decode(flat)
+        if not text.lstrip().startswith(b"["):
+            raise msgspec.DecodeError
+        values = _ELEMENTS[dtype.kind].decode(b"[%b]" % flat)
     except msgspec.DecodeError as error:
         raise BadInput(f"Its data must be an array of {dtype.name}, flat or nested.") from error
     return from_list(values, dtype)

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 
 from ocr_serving.errors import BadInput
+from ocr_serving.wire import elements, json_array
 from ocr_serving.wire import general_model_pb2 as pb
-from ocr_serving.wire import json_array
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.messages import Request
-from ocr_serving.wire.tensor import STRING, TENSOR_CONTENT, PackedTensor, Tensor, layout_of, memory
+from ocr_serving.wire.tensor import STRING, TENSOR_CONTENT, PackedTensor, Tensor, layout_of
 
 _Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
@@ -67,7 +66,7 @@ def decode_request(body: Buffer) -> Request:
         BadInput: no JSON, or a field of another type; the message says where.
     """
     if not len(body):
-        return Request((), (), 0)
+        return Request((), ())
     try:
         request = _DECODER.decode(body)
     except msgspec.ValidationError as error:
@@ -75,7 +74,7 @@ def decode_request(body: Buffer) -> Request:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput("Invalid json format") from error
     tensors = tuple(map(_pack, request.tensor or ()))
-    return Request(tensors, tuple(request.fetch_var_names or ()), request.log_id or 0)
+    return Request(tensors, tuple(request.fetch_var_names or ()))
 
 
 def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str], log_id: int) -> bytes:
@@ -110,7 +109,7 @@ def _pack(tensor: _Tensor) -> PackedTensor:
     elif (layout := layout_of(elem_type)) and layout.field != TENSOR_CONTENT:
         values = getattr(tensor, layout.field_name)
         if values:
-            raws[layout.field] = memory(json_array.from_list(values, layout.dtype))
+            raws[layout.field] = elements.to_bytes(json_array.from_list(values, layout.dtype))
     return PackedTensor(message, raws)
 
 
@@ -130,7 +129,7 @@ def _unpack(tensor: Tensor) -> _Tensor:
         return form
     array = tensor.array.astype(layout.dtype, copy=False)
     if layout.field == TENSOR_CONTENT:
-        form.tensor_content = np.ascontiguousarray(array).tobytes()
+        form.tensor_content = array.tobytes()
     else:
         setattr(form, layout.field_name, json_array.encode(array))
     return form

@@ -28,12 +28,10 @@ class Request:
     Attributes:
         tensors: the inputs.
         fetch: aliases of the outputs wanted; empty means all.
-        log_id: the caller's number for this call, for logs.
     """
 
     tensors: tuple[PackedTensor, ...]
     fetch: tuple[str, ...]
-    log_id: int
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,9 @@ class Response:
 
     Attributes:
         outputs: one for a plain model server; the original sends several where several engines feed its last op.
-        profile_time: pairs of wall-clock microseconds, begin and end; the last one is the whole request's.
     """
 
     outputs: tuple[Output, ...]
-    profile_time: tuple[int, ...]
 
 
 def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str] = (), log_id: int = 0) -> list[Buffer]:
@@ -68,7 +64,7 @@ def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str] = (), log_id:
     Args:
         tensors: in the order of the model's feed variables.
         fetch: aliases; empty means all outputs.
-        log_id: for the server's logs.
+        log_id: for the logs of a genuine server; ours has no use for it.
 
     Raises:
         BadInput: an array of a type that cannot be sent.
@@ -85,7 +81,7 @@ def decode_request(message: memoryview) -> Request:
     """
     tensors, rest = cut(message, _TENSOR)
     request = _parse(pb.Request(), rest)
-    return Request(tuple(map(PackedTensor.parse, tensors)), tuple(request.fetch_var_names), request.log_id)
+    return Request(tuple(map(PackedTensor.parse, tensors)), tuple(request.fetch_var_names))
 
 
 def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> list[Buffer]:
@@ -111,8 +107,8 @@ def decode_response(message: memoryview) -> Response:
         BadInput: the bytes are not one.
     """
     outputs, rest = cut(message, _OUTPUTS)
-    response = _parse(pb.Response(), rest)
-    return Response(tuple(map(_decode_output, outputs)), tuple(response.profile_time))
+    _parse(pb.Response(), rest)
+    return Response(tuple(map(_decode_output, outputs)))
 
 
 def _decode_output(message: memoryview) -> Output:

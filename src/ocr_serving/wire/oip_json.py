@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import json_array, oip, oip_tensor
+from ocr_serving.wire import elements, json_array, oip, oip_tensor
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.oip import OipRequest
 from ocr_serving.wire.tensor import Tensor
@@ -95,8 +95,6 @@ def encode_response(model: str, version: str, request: OipRequest, tensors: Iter
         if request.in_binary.get(tensor.alias, request.all_binary):
             arrays.append(oip_tensor.to_raw(tensor))
             output["parameters"] = {_BINARY_SIZE: len(arrays[-1])}
-        elif datatype == oip_tensor.BYTES:
-            output["data"] = tensor.strings()
         else:
             output["data"] = oip_tensor.to_json(tensor)
         outputs.append(output)
@@ -136,7 +134,7 @@ def _read_data(given: _Input) -> NDArray[Any]:
                 "Its data must be an array of strings in UTF-8, flat or nested, but not too deeply."
             ) from error
         return oip_tensor.from_strings(strings, given.shape)
-    return oip_tensor.fill(given.shape, json_array.decode(data, oip_tensor.dtype_of(given.datatype)))
+    return elements.fill(given.shape, json_array.decode(data, oip_tensor.dtype_of(given.datatype)))
 
 
 def _strings(data: Any) -> list[bytes]:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import json_array, oip, oip_tensor
+from ocr_serving.wire import elements, json_array, oip, oip_tensor
 from ocr_serving.wire import oip_pb2 as pb
 from ocr_serving.wire.fields import cut, delimited
 from ocr_serving.wire.oip import OipRequest
@@ -82,11 +82,11 @@ def _read_inputs(inputs: Sequence[pb.InferTensor], raws: Sequence[memoryview]) -
 def _read_contents(given: pb.InferTensor) -> NDArray[Any]:
     if given.datatype not in _CONTENTS:
         raise BadInput(f"Its datatype must be one of {', '.join(_CONTENTS)}; FP16 in raw_input_contents.")
-    elements = getattr(given.contents, _CONTENTS[given.datatype])
+    contents = getattr(given.contents, _CONTENTS[given.datatype])
     if given.datatype == oip_tensor.BYTES:
-        return oip_tensor.from_strings(elements, given.shape)
+        return oip_tensor.from_strings(contents, given.shape)
     # A list, since newer protobufs' own containers are cast without a look at the range.
-    return oip_tensor.fill(given.shape, json_array.from_list(list(elements), oip_tensor.dtype_of(given.datatype)))
+    return elements.fill(given.shape, json_array.from_list(list(contents), oip_tensor.dtype_of(given.datatype)))
 
 
 def _value(parameter: pb.InferParameter) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import json_array
+from ocr_serving.wire import elements, json_array
 from ocr_serving.wire.fields import Buffer
-from ocr_serving.wire.tensor import Tensor, memory
+from ocr_serving.wire.tensor import Tensor
 
 BYTES = "BYTES"
 """Strings, the only datatype whose elements have no fixed size."""
@@ -24,7 +23,6 @@ _DTYPES = {
 }
 _DATATYPES = {dtype.name: datatype for datatype, dtype in _DTYPES.items()}
 _LENGTH_BYTES = 4
-_MAX_RANK = 32
 
 
 def dtype_of(datatype: str) -> np.dtype[Any]:
@@ -52,14 +50,14 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 
 def from_raw(datatype: str, shape: Sequence[int], content: Buffer) -> NDArray[Any]:
-    """An input's array from its raw contents; see fill() and from_strings()."""
+    """An input's array from its raw contents.
+
+    Raises:
+        BadInput: no such datatype, or they do not fill the shape, or it is no shape.
+    """
     if datatype == BYTES:
         return from_strings(_split_strings(content), shape)
-    dtype = dtype_of(datatype)
-    if len(content) % dtype.itemsize:
-        raise BadInput(f"{len(content)} bytes are no whole number of {datatype}.")
-    elements = np.frombuffer(content, np.uint8 if dtype.kind == "b" else dtype)
-    return fill(shape, elements.astype(dtype, copy=False))
+    return elements.fill(shape, elements.from_bytes(content, dtype_of(datatype)))
 
 
 def to_raw(tensor: Tensor) -> Buffer:
@@ -72,7 +70,7 @@ def to_raw(tensor: Tensor) -> Buffer:
     if datatype == BYTES:
         texts = [text.encode() for text in tensor.strings()]
         return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in texts)
-    return memory(tensor.array.astype(dtype_of(datatype), copy=False))
+    return elements.to_bytes(tensor.array.astype(dtype_of(datatype), copy=False))
 
 
 def to_json(tensor: Tensor) -> list[Any]:
@@ -80,31 +78,14 @@ def to_json(tensor: Tensor) -> list[Any]:
     return tensor.strings() if tensor.array.dtype.kind in "SU" else json_array.encode(tensor.array)
 
 
-def fill(shape: Sequence[int], elements: NDArray[Any]) -> NDArray[Any]:
-    """The elements in that shape, C-contiguous and aligned.
-
-    Raises:
-        BadInput: they do not fill it, or it is no shape.
-    """
-    _check(shape, elements.size)
-    return np.require(elements.reshape(tuple(shape)), requirements=["C", "A"])
-
-
 def from_strings(strings: Sequence[bytes], shape: Sequence[int]) -> NDArray[np.uint8]:
-    """What GeneralModelService makes of strings, too: uint8 (n,), with a NUL between one string and the next.
+    """An input's array of strings; see elements.from_strings.
 
     Raises:
         BadInput: they do not fill the shape, or it is no shape.
     """
-    _check(shape, len(strings))
-    return np.frombuffer(b"\0".join(strings), np.uint8)
-
-
-def _check(shape: Sequence[int], count: int) -> None:
-    if len(shape) > _MAX_RANK or any(dim < 0 for dim in shape):
-        raise BadInput(f"A shape has at most {_MAX_RANK} dimensions, none of them negative.")
-    if count != math.prod(shape):
-        raise BadInput(f"{count} elements do not fill the shape {list(shape)}.")
+    elements.check(shape, len(strings), "string")
+    return elements.from_strings(strings)
 
 
 def _split_strings(content: Buffer) -> list[bytes]:

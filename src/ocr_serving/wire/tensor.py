@@ -7,7 +7,6 @@ varints pass through protobuf's own code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
+from ocr_serving.wire import elements
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.fields import Buffer, delimited, split
 
@@ -66,7 +66,6 @@ _RAW_FIELDS = frozenset(layout.field for layout in _LAYOUTS if not layout.varint
 _TYPE_NAMES = ", ".join(f"{layout.elem_type} ({layout.dtype.name})" for layout in _LAYOUTS)
 _MAX_FIELDS = 64
 """Fields of a message looked at one by one; a tensor has about eight, or one per element where they are not packed."""
-_MAX_RANK = 32
 
 
 def layout_of(elem_type: int) -> Layout | None:
@@ -117,7 +116,7 @@ class Tensor:
         if layout.varint or not array.size:
             return fields
         # Protobuf takes fields in any order; this is the original client's: ascending.
-        data = delimited(layout.field, [memory(array.astype(layout.dtype, copy=False))])
+        data = delimited(layout.field, [elements.to_bytes(array.astype(layout.dtype, copy=False))])
         return fields + data if layout.field == TENSOR_CONTENT else data + fields
 
     def layout(self) -> Layout:
@@ -205,48 +204,26 @@ class PackedTensor:
             BadInput: an unknown element type, or a shape that does not go with the number of elements.
         """
         if self.holds_strings:
-            return np.frombuffer("\0".join(self._message.data).encode(), np.uint8)
+            return elements.from_strings([string.encode() for string in self._message.data])
         layout = layout_of(self._message.elem_type)
-        if layout is None:
-            raise BadInput(
-                f"{self._title()} has elem_type {self._message.elem_type}, which is not supported; "
-                f"supported are {_TYPE_NAMES} and {STRING} (string)."
-            )
-        shape = self._shape()
-        elements = self._elements(layout)
-        if elements.size != math.prod(shape):
-            raise BadInput(
-                f"{self._title()} brings {elements.size} elements of {layout.dtype.name}, "
-                f"which do not fill its shape {shape}."
-            )
-        return np.require(elements.reshape(shape), requirements=["C", "A"])
+        try:
+            if layout is None:
+                raise BadInput(
+                    f"Its elem_type {self._message.elem_type} is not supported; "
+                    f"supported are {_TYPE_NAMES} and {STRING} (string)."
+                )
+            return elements.fill(self._message.shape, self._elements(layout))
+        except BadInput as error:
+            raise BadInput(f"Tensor {self.alias or self.name or 'without a name'}: {error}") from error
 
     def _elements(self, layout: Layout) -> NDArray[Any]:
         """The elements, one-dimensional."""
         if layout.field in self._raws:
-            return self._raw(self._raws[layout.field], layout.dtype)
+            return elements.from_bytes(self._raws[layout.field], layout.dtype)
         if layout.field != TENSOR_CONTENT and (parsed := getattr(self._message, layout.field_name)):
             return np.array(parsed, layout.dtype)
-        return self._raw(self._raws.get(TENSOR_CONTENT, self._message.tensor_content), layout.dtype)
-
-    def _raw(self, content: Buffer, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if len(content) % dtype.itemsize:
-            raise BadInput(f"{self._title()} brings {len(content)} bytes, which are no whole number of {dtype.name}.")
-        elements = np.frombuffer(content, np.uint8 if dtype.kind == "b" else dtype)
-        return elements.astype(dtype, copy=False)
-
-    def _shape(self) -> tuple[int, ...]:
-        if len(self._message.shape) > _MAX_RANK:
-            raise BadInput(
-                f"{self._title()} has {len(self._message.shape)} dimensions; at most {_MAX_RANK} are allowed."
-            )
-        shape = tuple(self._message.shape)
-        if any(dim < 0 for dim in shape):
-            raise BadInput(f"{self._title()} has shape {shape}; a dimension cannot be negative.")
-        return shape
-
-    def _title(self) -> str:
-        return f"Tensor {self.alias or self.name or 'without a name'}"
+        content = self._raws.get(TENSOR_CONTENT, self._message.tensor_content)
+        return elements.from_bytes(content, layout.dtype)
 
 
 def _cut_raws(message: memoryview) -> tuple[dict[int, memoryview], bytes]:
@@ -266,8 +243,3 @@ def _cut_raws(message: memoryview) -> tuple[dict[int, memoryview], bytes]:
         else:
             rest.append(field.whole)
     return raws, b"".join(rest)
-
-
-def memory(array: NDArray[Any]) -> memoryview:
-    """The array's bytes in C order."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -169,5 +169,4 @@ def files() -> dict[str, bytes]:
         "pam": encoded(".pam", picture()),
         "ras": encoded(".ras", picture()),
         "hdr": encoded(".hdr", picture().astype(np.float32) / 255),
-        "pfm": encoded(".pfm", picture().astype(np.float32)),
     }

@@ -41,8 +41,22 @@ def test_a_calibrated_model_runs_in_8_bits_unless_f32_is_asked_for(folder, tmp_p
 def test_a_file_made_for_other_weights_is_said_and_not_used(folder, caplog):
     shutil.copy(zoo_models.folder("ppocrv6_small_det") / model_dir.INT8_LAYERS, folder)
     assert int8_layers.read(model_dir.load(folder)) == ()
-    assert "made for other weights" in caplog.text
+    assert "made for another model and is not used" in caplog.text
     assert f"python3 -m ocr_serving.calibration {folder}" in caplog.text
+
+
+def test_a_file_of_another_version_is_said_and_not_used(folder, caplog):
+    file = zoo_models.folder("ppocrv6_tiny_det") / model_dir.INT8_LAYERS
+    (folder / model_dir.INT8_LAYERS).write_bytes(file.read_bytes().replace(b'"name": "', b'"name": "Older.', 1))
+    assert precision(folder) == ("bf16" if IN_8_BITS == "bf16" else "f32")
+    assert IN_8_BITS == "bf16" or "made for another model and is not used" in caplog.text
+
+
+def test_a_picture_that_cannot_be_read_is_named(folder, tmp_path, capsys):
+    note = tmp_path / "note.txt"
+    note.write_text("no picture")
+    assert calibration.main([str(folder), str(note)]) == 2
+    assert capsys.readouterr().err.startswith(f"{note}: This is not an image file")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"model_sha256": "", "layers": [{"name": 1}]}', b"\xff"])

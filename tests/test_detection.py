@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_serving import detection
-from ocr_serving.engine.base import logit
 from ocr_serving.errors import BadUpstream, LimitExceeded
+from ocr_serving.logistic import logit
 from ocr_serving.settings import Settings
 
 
@@ -161,11 +161,16 @@ def test_requests_do_not_read_each_others_sizes():
     np.testing.assert_array_equal(detector.detect(image).quads, alone)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (1, 400, 640)])
-def test_a_map_of_another_size_is_the_models_fault(shape):
+@pytest.mark.parametrize(
+    "answer",
+    [np.zeros((1, 1, 32, 32), np.float32), np.zeros((1, 400, 640), np.float32), np.zeros((1, 1, 416, 640)),
+     np.full((1, 1, 416, 640), np.nan, np.float32)],
+    ids=["another size", "too few dimensions", "another type", "no numbers"],
+)  # fmt: skip
+def test_what_is_no_map_is_the_models_fault(answer):
     class Wrong(MapPredictor):
         def predict(self, feed, fetch=(), deadline=None):
-            return dict.fromkeys(fetch, np.zeros(shape, np.float32))
+            return dict.fromkeys(fetch, answer)
 
     with pytest.raises(BadUpstream):
         detection.Detector(Wrong(), Settings()).detect(kernels())

@@ -1,19 +1,24 @@
 """Every engine on real models: the same numbers as the genuine service, whichever runs and whichever form goes in."""
 
 import dataclasses
+import shutil
 import threading
 
 import cv2
 import golden
 import numpy as np
+import onnx
 import pytest
+import tiny_model
 import zoo_models
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import Normalizer, SessionPool, normalize, sigmoid
+from ocr_serving.engine.base import Normalizer, SessionPool, normalize
 from ocr_serving.engine.select import has_bf16, load_engine
 from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed
+from ocr_serving.logistic import sigmoid
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
@@ -255,6 +260,34 @@ def test_what_cannot_run_is_refused_at_load(settings, says):
     model = model_dir.load(zoo_models.folder("ppocrv4_mobile_det"))
     with pytest.raises(ConfigError, match=says):
         load_engine(model, Settings(**settings))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("kind", ["det", "rec"])
+def test_a_model_of_float16_weights_reads_as_that_of_float32(engine, kind, tmp_path, det_image):
+    folder = tmp_path / f"half_{kind}_model"
+    shutil.copytree(zoo_models.folder(f"ppocrv6_tiny_{kind}"), folder)
+    (folder / model_dir.INT8_LAYERS).unlink(missing_ok=True)
+    whole = onnx.load(folder / "inference.onnx")
+    onnx.save(convert_float_to_float16(whole, keep_io_types=True), folder / "inference.onnx")
+    half = LocalPredictor.load(str(folder), Settings(engine=engine))
+    full = zoo_models.predictor(f"ppocrv6_tiny_{kind}", engine, "f32")
+    if kind == "det":
+        maps = [p.predict({"x": det_image}, [DET_LOGITS])[DET_LOGITS] > 0 for p in (half, full)]
+        assert maps[1].any()
+        assert (maps[0] != maps[1]).mean() < 1e-3
+    else:
+        read = [p.predict({"x": lines()}, [CTC_INDEX])[CTC_INDEX] for p in (half, full)]
+        assert read[1].any()
+        np.testing.assert_array_equal(*read)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float16, np.uint8])
+def test_an_input_of_another_type_than_declared_is_refused_in_words(engine, dtype, tmp_path):
+    tiny = LocalPredictor.load(str(tiny_model.write(tmp_path / "tiny", 2)), Settings(engine=engine))
+    with pytest.raises(BadInput, match=f"Input x must be float32; it is {np.dtype(dtype)}"):
+        tiny.predict({"x": np.ones((1, tiny_model.SIZE), dtype)})
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import image_files
@@ -105,6 +106,29 @@ def test_a_jpeg_file_of_many_scans_is_refused():
     assert image.decode(progressive_jpeg(10), LIMIT).shape == (500, 500, 3)
     with pytest.raises(BadInput, match="more than 64 scans"):
         image.decode(progressive_jpeg(100), LIMIT)
+
+
+def test_what_follows_a_jpeg_picture_is_no_part_of_it():
+    """Telephones append a film to a photo."""
+    film = np.random.default_rng(0).bytes(1_000_000) + b"\xff\xda" * 100
+    assert image.decode(progressive_jpeg(10) + film, LIMIT).shape == (500, 500, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff\xe0\0\2" * 12_000_000,
+        b"\xff\xd8\xff" + b"\xff\1" * 24_000_000,
+        b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 6_000_000,
+        b"\0\0\0\x0cftypavif" + b"\0\0\0\x08free" * 6_000_000,
+    ],
+    ids=["JPEG segments", "JPEG markers", "JPEG 2000 boxes", "AVIF boxes"],
+)
+def test_a_file_of_millions_of_parts_is_refused_at_once(data):
+    begin = time.process_time()
+    with pytest.raises(BadInput):
+        image.decode(data, LIMIT)
+    assert time.process_time() - begin < 1, "seconds, of 48 MB"
 
 
 def test_a_png_file_of_many_chunks_is_refused():

@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import golden
 import numpy as np
 import pytest
@@ -5,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_serving import recognition
-from ocr_serving.errors import BadUpstream
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import BadUpstream, DeadlineExceeded
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.settings import Settings
 
@@ -143,6 +147,33 @@ def test_a_line_fills_its_input():
 
     recognizer(Recording()).recognize([crop(1, 333)])
     assert (seen[0] == 10).all()
+
+
+class Slow(BrightnessPredictor):
+    """Takes a while for each run, and remembers whose lines it read."""
+
+    def predict(self, feed, fetch=(), deadline=None):
+        time.sleep(0.02)
+        return super().predict(feed, fetch, deadline)
+
+
+def test_a_line_need_not_wait_for_all_lines_of_another_image():
+    predictor = Slow()
+    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=2, rec_batch=1))
+    with ThreadPoolExecutor(1) as other:
+        page = other.submit(read.recognize, [crop(1, 100)] * 300)
+        while len(predictor.shapes) < 2:
+            time.sleep(0.001)
+        read.recognize([crop(2, 100)])
+        assert len(predictor.shapes) < 50, "runs before its own was done"
+        assert not page.done()
+        assert len(page.result()) == 300
+
+
+def test_the_time_runs_out_while_lines_are_read():
+    read = recognition.Recognizer(Slow(), LETTERS, 48, Settings(threads=1, rec_batch=1))
+    with pytest.raises(DeadlineExceeded, match="while its lines were read"):
+        read.recognize([crop(1, 100)] * 1000, Deadline.after(0.01))
 
 
 def test_no_crops_no_lines():

@@ -185,6 +185,14 @@ def test_a_damaged_folder_is_built_again(toy: Toy, damaged: str, how: str) -> No
     toy.assert_built(toy.fetch())
 
 
+def test_a_folder_whose_int8_file_is_another_version_s_is_built_again(toy: Toy, tmp_path: Path, monkeypatch) -> None:
+    packaged = tmp_path / "toy_rec.json"
+    monkeypatch.setattr(zoo, "_int8_file", lambda model: packaged)
+    for content in ("of one version", "of the next"):
+        packaged.write_text(content)
+        assert (toy.fetch().path / model_dir.INT8_LAYERS).read_text() == content
+
+
 def test_a_client_folder_of_another_version_is_built_again(toy: Toy) -> None:
     found = toy.fetch()
     client_conf = zoo.client_dir(found.path) / model_dir.CLIENT_CONF

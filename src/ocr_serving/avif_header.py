@@ -17,6 +17,8 @@ _SEQUENCE_HEADER = 1
 """obu_type of a sequence header (AV1 specification, 6.2.2)."""
 _MAX_SEQUENCE_HEADER = 128
 """Bytes read of a sequence header; before the size come at most 32 operating points of 22 bits."""
+_MAX_BOXES = 4096
+"""On one level of a file; a picture has a dozen or two."""
 _MAX_PARTS = 256
 """Most parts of items, and most OBUs in an item; a still picture has two or three of each."""
 
@@ -61,9 +63,15 @@ def turn(data: bytes) -> tuple[int, int | None]:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (type, content) of each box on the top level of an ISO base media file, or of a box; the last may be cut."""
+    """The (type, content) of each box on the top level of an ISO base media file, or of a box; the last may be cut.
+
+    Raises:
+        ValueError: there are more of them than in any picture.
+    """
     position = 0
-    while position + 8 <= len(data):
+    for _ in range(_MAX_BOXES):
+        if position + 8 > len(data):
+            return
         length, kind = struct.unpack_from(">I4s", data, position)
         content = position + 8
         if length == 1:
@@ -74,6 +82,7 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         yield kind, data[content:stop]
         position = stop
+    raise ValueError("too many boxes")
 
 
 def _meta(data: bytes) -> dict[bytes, bytes]:

@@ -71,6 +71,13 @@ def _input(model: ModelDir, picture: Image) -> NDArray[np.float32]:
     return normalize(to_map_size(picture, Settings().det_limit_side)[None], model.normalization)
 
 
+def _read(path: Path) -> Image:
+    try:
+        return image.decode(path.read_bytes(), Settings().max_pixels)
+    except OcrServingError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sys.stdout.write) -> int:
     """Run the command; returns its exit status, 2 where the message on stderr says what was wrong."""
     parser = argparse.ArgumentParser(prog="python3 -m ocr_serving.calibration", description=__doc__.split("\n")[0])
@@ -78,8 +85,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sy
     parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path, help="instead of drawn ones: some 20, unlike")
     args = parser.parse_args(argv)
     try:
-        pictures = [image.decode(path.read_bytes(), Settings().max_pixels) for path in args.images]
-        written = calibrate(model_dir.load(args.model), pictures or drawn_pictures())
+        written = calibrate(model_dir.load(args.model), [_read(path) for path in args.images] or drawn_pictures())
     except (OcrServingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine.base import logit, sigmoid
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
+from ocr_serving.logistic import logit, sigmoid
 from ocr_serving.model_dir import DET_LOGITS
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
@@ -94,6 +94,8 @@ class Detector:
         answer = self._predictor.predict({INPUT: image[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
         if answer.shape != (1, 1, *image.shape[:2]) or answer.dtype != np.float32:
             raise BadUpstream("The det model answered something that is no text map of its input's size.")
+        if not cv2.checkRange(answer[0, 0])[0]:
+            raise BadUpstream("The det model answered values that are no numbers.")
         return answer[0, 0]  # type: ignore[no-any-return]
 
     def _sorted(self, quads: Quads, scores: NDArray[np.float32], image: Image) -> Detection:

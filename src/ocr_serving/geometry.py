@@ -37,10 +37,11 @@ def reading_order(quads: Quads) -> NDArray[np.intp]:
     Boxes stand on one line if their tops differ by less than LINE_TOLERANCE from a neighbour's. The original made one
     pass of swaps, which leaves longer lines unsorted; here a box moves left until its place is found.
     """
-    order = list(np.lexsort((quads[:, 0, 0], quads[:, 0, 1])))
+    order = np.lexsort((quads[:, 0, 0], quads[:, 0, 1])).tolist()
+    corners = quads[:, 0].tolist()
     for i in range(1, len(order)):
         for j in range(i, 0, -1):
-            left, right = quads[order[j - 1], 0], quads[order[j], 0]
+            left, right = corners[order[j - 1]], corners[order[j]]
             if abs(right[1] - left[1]) >= LINE_TOLERANCE or right[0] >= left[0]:
                 break
             order[j - 1], order[j] = order[j], order[j - 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
@@ -12,7 +13,7 @@ from ocr_serving import image_header, orientation, png
 from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.geometry import Image
 
-KINDS = "PNG, JPEG, BMP, GIF, TIFF, WebP, PNM, PFM, JPEG 2000, AVIF, Radiance HDR or Sun raster"
+KINDS = "PNG, JPEG, BMP, GIF, TIFF, WebP, PNM, JPEG 2000, AVIF, Radiance HDR or Sun raster"
 """What decode() reads, for sentences."""
 MAX_JPEG_SCANS = 64
 """A progressive JPEG has ten or so. Each costs a pass over all pixels, and need not be longer than 36 bytes."""
@@ -28,7 +29,8 @@ def decode(data: bytes, max_pixels: int) -> Image:
 
     Args:
         data: a whole image file; of several frames or pages, the first is read.
-        max_pixels: largest width times height accepted. Decoding takes up to 16 bytes of memory a pixel.
+        max_pixels: largest width times height accepted. Decoding takes up to 24 bytes of memory a pixel
+            (JPEG 2000 of 16 bits with transparency).
 
     Returns:
         uint8 (height, width, 3), BGR; coordinates in answers refer to this array.
@@ -45,7 +47,7 @@ def decode(data: bytes, max_pixels: int) -> Image:
         raise LimitExceeded(
             f"The image is {width} x {height} pixels; at most {max_pixels} pixels in all are accepted (max_pixels)."
         )
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+    if data.startswith(b"\xff\xd8") and _has_too_many_scans(data):
         raise BadInput(f"The JPEG file has more than {MAX_JPEG_SCANS} scans.")
     if data.startswith(png.SIGNATURE):
         data = png.essential(data)
@@ -53,6 +55,16 @@ def decode(data: bytes, max_pixels: int) -> Image:
     if image is None:
         raise BadInput("The image file is damaged, cut short, or of a variant that cannot be read.")
     return image
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG file has; those that end inside a segment are for the decoder to refuse."""
+    if data.count(b"\xff\xda") <= MAX_JPEG_SCANS:  # quickly, for nearly all files
+        return False
+    try:
+        return image_header.jpeg_scans(data) > MAX_JPEG_SCANS
+    except (struct.error, ValueError):
+        return True
 
 
 def _read(data: bytes) -> Image | None:

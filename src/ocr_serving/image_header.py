@@ -1,6 +1,6 @@
 """The size of an image as its file says, for every format that OpenCV decodes, without decoding a pixel.
 
-Pillow could tell sizes too, but it knows neither PAM, PFM nor Radiance files, its own pixel limit is global to the
+Pillow could tell sizes too, but it knows neither PAM nor Radiance files, its own pixel limit is global to the
 process, and it warns on stderr about damaged files; a header is a few bytes at a known place. Where a hostile file
 could give several sizes, the largest counts.
 """
@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from ocr_serving import avif_header
 from ocr_serving.avif_header import Size, boxes
 
 _MAX_TEXT_HEADER = 4096
 """Bytes searched in a format whose header is text."""
+_START_OF_SCAN, _END_OF_IMAGE, _STAND_ALONE = 0xDA, 0xD9, (0x01, 0xD8)
+"""JPEG's markers; those that stand alone have no length after them."""
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""A marker but for those inside of a scan's data: 0 is a stuffed byte, D0 to D7 restart the decoder."""
+_MAX_SEGMENTS = 4096
+"""Of a JPEG file; 64 MB of colour profiles and thumbnails would be 1000."""
 _MAX_JPEG2000_TILES = 4096
 """The decoder keeps 10 kB a tile; a picture of 10000 x 10000 pixels in tiles of 256 has 1600."""
 
@@ -54,21 +60,38 @@ def _bmp(data: bytes) -> Size:
     return abs(width), abs(height)  # a negative height means rows from top to bottom
 
 
+def jpeg_scans(data: bytes) -> int:
+    """How many scans a JPEG file has up to the end of its picture; what follows that, as in motion photos, is no JPEG.
+
+    Raises:
+        struct.error, ValueError: the file ends inside a segment, or has more of them than any picture.
+    """
+    return sum(marker == _START_OF_SCAN for marker, _ in _jpeg_segments(data))
+
+
 def _jpeg(data: bytes) -> Size | None:
-    """Walks the segments up to the frame header (ITU-T T.81, B.2.2)."""
-    position = 2
-    while True:
-        position = data.index(b"\xff", position)
-        while data[position] == 0xFF:
-            position += 1
-        marker = data[position]
-        if marker == 0xDA:  # a scan without a frame
+    """The frame header's (ITU-T T.81, B.2.2)."""
+    for marker, content in _jpeg_segments(data):
+        if marker == _START_OF_SCAN:  # a scan without a frame
             return None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 4)
+            height, width = struct.unpack_from(">HH", data, content + 3)
             return width, height
-        stands_alone = marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8
-        position += 1 if stands_alone else 1 + struct.unpack_from(">H", data, position + 1)[0]
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """The marker of each segment, and where what follows it begins (ITU-T T.81, B.1.1)."""
+    position = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None or found[1][0] == _END_OF_IMAGE:
+            return
+        marker, position = found[1][0], found.end()
+        yield marker, position
+        if marker not in _STAND_ALONE:
+            position += struct.unpack_from(">H", data, position)[0]
+    raise ValueError("too many segments")
 
 
 def _webp(data: bytes) -> Size | None:
@@ -115,7 +138,7 @@ def tiff_tags(data: bytes, wanted: Collection[int]) -> dict[int, int]:
 
 
 def _pnm(data: bytes) -> Size | None:
-    """PBM, PGM, PPM and PFM: the first two numbers after the magic, comments aside."""
+    """PBM, PGM and PPM: the first two numbers after the magic, comments aside."""
     header = re.sub(rb"#[^\r\n]*", b" ", data[2:_MAX_TEXT_HEADER])
     found = re.match(rb"\s+(\d+)\s+(\d+)\s", header)
     return (int(found[1]), int(found[2])) if found else None
@@ -157,7 +180,7 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] =
         (rb"BM", _bmp),
         (rb"RIFF....WEBP", _webp),
         (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff),
-        (rb"P[1-6]\s|P[Ff]\s", _pnm),
+        (rb"P[1-6]\s", _pnm),
         (rb"P7\s", _pam),
         (rb"#\?R(?:ADIANCE|GBE)", _radiance),
         (rb"\x59\xa6\x6a\x95", _fixed(">II", 4)),

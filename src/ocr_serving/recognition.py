@@ -9,15 +9,17 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving.deadline import Deadline
+from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
 from ocr_serving.long_lines import join, pieces
@@ -124,31 +126,33 @@ class Recognizer:
         return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
 
     def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines."""
+        """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines.
+
+        No more batches are handed over than keep the workers busy, so that other images' lines get their turn.
+        """
         batches = sorted(
             self._batches([self._width(crop, self._settings.rec_squeeze) for crop in crops]),
             key=lambda batch: -batch[0] * len(batch[1]),
         )  # the shortest last, so that no core waits long for the one that has the last
-        runs = [
-            self._workers.submit(
-                copy_context().run,
-                self._read_well,
-                [crops[i] for i in batch],
-                [whole[i] for i in batch],
-                width,
-                deadline,
-            )
-            for width, batch in batches
-        ]
+        left = iter(batches)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
+        runs: dict[Future[list[Line]], list[int]] = {}
         try:
-            for (_, batch), run in zip(batches, runs, strict=True):
-                for i, line in zip(batch, run.result(), strict=True):
-                    lines[i] = line
+            while True:
+                for width, batch in islice(left, self._cores + 1 - len(runs)):
+                    read = partial(self._read_well, [crops[i] for i in batch], [whole[i] for i in batch], width)
+                    runs[self._workers.submit(copy_context().run, read, deadline)] = batch
+                if not runs:
+                    return lines
+                done, _ = wait(runs, remaining(deadline), FIRST_COMPLETED)
+                if deadline is not None and not done:
+                    deadline.check("while its lines were read")
+                for run in done:
+                    for i, line in zip(runs.pop(run), run.result(), strict=True):
+                        lines[i] = line
         finally:
             for run in runs:
                 run.cancel()
-        return lines
 
     def _batches(self, widths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """(input width, indices of crops), in batches of 1, 2, 4, ... up to what is worth it.

@@ -83,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Positive, _about("HTTP request bodies in memory at once, in all; more are refused with 503.")
     ] = 1024 * 1024 * 1024
     max_pixels: Annotated[
-        Positive, _about("Largest image, width times height; decoding one takes up to 16 bytes a pixel.")
+        Positive, _about("Largest image, width times height; decoding one takes up to 24 bytes a pixel.")
     ] = 60_000_000
     max_images: Annotated[Positive, _about("Most images in one request.")] = 64
     api_keys: Annotated[

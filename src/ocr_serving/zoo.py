@@ -111,10 +111,14 @@ def _is_complete(model: Model, kind: Kind, folder: Path) -> bool:
         return False
     if _entries_sha256(found.characters[1:-1]) != model.characters_sha256:
         return False
-    if _int8_file(model).is_file() and not (folder / model_dir.INT8_LAYERS).is_file():
+    if _int8_file(model).is_file() and not _is_same(_int8_file(model), folder / model_dir.INT8_LAYERS):
         return False
     weights = [member.name for member in model.members if member.name != DICTIONARY]
     return all((folder / name).is_file() and model.accepts(name, zoo_source.sha256(folder / name)) for name in weights)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def _build(model: Model, zoo: Zoo, cache: Path) -> None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ocr_serving import geometry
 from ocr_serving.detection import boxes_from_logits
-from ocr_serving.engine.base import logit
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
+from ocr_serving.logistic import logit
 from ocr_serving.settings import Settings
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import DeadlineExceeded
+from ocr_serving.logistic import logit
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DERIVED, DET_LOGITS, ModelDir, Normalization
 
 Array = NDArray[Any]
@@ -157,18 +158,6 @@ def pick(model: ModelDir, found: Mapping[str, Array], fetch: Sequence[str]) -> d
             outputs[CTC_INDEX], outputs[CTC_SCORE] = ctc_best(first)
     return {name: outputs[name] for name in fetch}
 
-
-def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of the sigmoid, finite for 0 and 1 too."""
-    clipped = np.clip(probability, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + exp(-x)), written so that nothing overflows."""
-    half = np.float32(0.5)
-    probability: NDArray[np.float32] = half + half * np.tanh(half * logits)
-    return probability
 
 
 def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -52,10 +52,15 @@ def read(model: ModelDir) -> tuple[Layer, ...]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged: {error}.") from error
     if content.model_sha256 != _sha256(model):
-        again = f"python3 -m ocr_serving.calibration {model.path}"
-        logger.warning("%s was made for other weights and is not used; make it again with: %s", path, again)
+        warn_unused(model)
         return ()
     return content.layers
+
+
+def warn_unused(model: ModelDir) -> None:
+    """Log that the file is of other weights, or of another version of this program."""
+    file, again = model.path / INT8_LAYERS, f"python3 -m ocr_serving.calibration {model.path}"
+    logger.warning("%s was made for another model and is not used; make it again with: %s", file, again)
 
 
 def write(model: ModelDir, layers: tuple[Layer, ...]) -> Path:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.engine.rounding import weight_steps
-from ocr_serving.errors import ConfigError
 
 Constants = dict[str, NDArray[Any]]
 """Name -> value."""
@@ -27,20 +26,16 @@ would be exact, but that costs more accuracy."""
 _PRODUCT = "DynamicQuantizeMatMul"
 
 
-def load(path: Path) -> Any:
-    """The model in a file, as onnx.ModelProto.
-
-    Raises:
-        ConfigError: the file is not a whole ONNX model.
-    """
+def load(path: Path) -> Any | None:
+    """The model in a file, as onnx.ModelProto; None where it is no valid one. ONNX Runtime may take it even so."""
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ConfigError(f"ONNX Runtime cannot load {path}: the file is damaged or of another kind.") from error
+    except (DecodeError, onnx.checker.ValidationError):
+        return None
     return model
 
 
@@ -180,7 +175,8 @@ def _is_large_pointwise(node: Any, constants: Constants) -> bool:
     kernel = constants[node.input[1]]
     attributes = {a.name: list(a.ints) or a.i for a in node.attribute}
     return (
-        kernel.ndim == 4
+        kernel.dtype == np.float32
+        and kernel.ndim == 4
         and kernel.shape[2:] == (1, 1)
         and kernel.size >= _LEAST_WEIGHTS
         and attributes.get("group", 1) == 1
@@ -192,7 +188,9 @@ def _is_large_pointwise(node: Any, constants: Constants) -> bool:
 def _is_class_matrix(node: Any, constants: Constants) -> bool:
     """Whether it multiplies with a constant matrix that is as large as one of classes."""
     matrix = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-    return matrix is not None and matrix.ndim == 2 and matrix.size >= _LEAST_CLASS_WEIGHTS
+    if matrix is None or matrix.dtype != np.float32:
+        return False
+    return matrix.ndim == 2 and matrix.size >= _LEAST_CLASS_WEIGHTS
 
 
 def _drop_identities(graph: Any) -> None:

@@ -34,7 +34,7 @@ class OnnxRuntimeEngine:
         self._prepare = Normalizer(model.normalization)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, options.threads // options.sessions)
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # what it refuses is said by our errors
         if self.precision == "int8":  # tanh's formula is off by 0.0005 at most, far less than the rounding to 8 bits
             settings.add_session_config_entry("optimization.enable_gelu_approximation", "1")
         try:
@@ -88,7 +88,7 @@ class OnnxRuntimeEngine:
         rec_on_cpu = options.device == "cpu" and CTC_INDEX in model.derived
         if options.precision == "auto" and rec_on_cpu and find_spec("onnx") is not None:
             graph = onnx_graph.load(model.model_file)
-            if onnx_graph.quantize_products(graph):
+            if graph is not None and onnx_graph.quantize_products(graph):
                 return "int8", graph.SerializeToString()
         return "f32", str(model.model_file)
 

@@ -100,8 +100,10 @@ class OpenVINOEngine:
         self.classes = int(shape[-1].get_length()) if fixed else None
         bytes_are_faster = self.precision == "f32" and platform.machine() in _INT8_MACHINES
         if options.precision == "auto" and bytes_are_faster and (layers := int8_layers.read(model)):
-            openvino_int8.quantize(self._graph, layers)
-            self.precision = "int8"
+            if openvino_int8.quantize(self._graph, layers):
+                self.precision = "int8"
+            else:
+                int8_layers.warn_unused(model)
         self._lock = threading.Lock()
         self._forms: dict[tuple[bool, bool], SessionPool[_Session]] = {}
 

@@ -121,10 +121,16 @@ def cut_sigmoid(graph: Any) -> None:
     Raises:
         ConfigError: the graph does not end in a sigmoid, as every PP-OCR det model does.
     """
+    from openvino import opset13 as ops
+
     last = graph.outputs[0].get_node().input_value(0).get_node()
+    if last.get_type_name() == "Convert":  # from float16
+        last = last.input_value(0).get_node()
     if last.get_type_name() != "Sigmoid":
         raise ConfigError("This model does not end like a DB model, so it has no det_logits.")
-    _end_in(graph, last.input_value(0))
+    logits = last.input_value(0)
+    is_float = logits.get_element_type().to_dtype() == np.float32
+    _end_in(graph, logits if is_float else ops.convert(logits, np.float32).output(0))
 
 
 def cut_ctc_head(graph: Any, rows: int) -> Any:
@@ -140,10 +146,10 @@ def cut_ctc_head(graph: Any, rows: int) -> Any:
     from openvino import opset13 as ops
 
     matrix, bias = _ctc_head(graph)
-    classes = matrix.input_value(1).get_node().get_data()
+    classes, offsets = (node.input_value(1).get_node().get_data().astype(np.float32) for node in (matrix, bias))
     features = ops.parameter([rows, classes.shape[0]], np.float32)
-    logits = ops.add(ops.matmul(features, classes, False, False), bias.input_value(1).get_node().get_data())
-    _end_in(graph, matrix.input_value(0))
+    logits = ops.add(ops.matmul(features, classes, False, False), offsets)
+    _end_in(graph, ops.convert(matrix.input_value(0), np.float32).output(0))
     return openvino.Model([ops.result(output) for output in _best(ops.softmax(logits, -1))], [features])
 
 
@@ -184,9 +190,10 @@ def _best(probabilities: Any) -> list[Any]:
 
 
 def constant(value: Any) -> NDArray[np.float32] | None:
-    """What a value of the graph is, if it is constant."""
+    """What a value of the graph is, if it is a float32 constant."""
     node = value.get_node()
-    return node.get_data() if node.get_type_name() == "Constant" else None
+    data = node.get_data() if node.get_type_name() == "Constant" else None
+    return data if data is not None and data.dtype == np.float32 else None
 
 
 def form(convolution: Any) -> dict[str, Any]:

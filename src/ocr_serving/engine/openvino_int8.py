@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from ocr_serving.engine.int8_layers import Layer
 from ocr_serving.engine.openvino_graph import constant, form
 from ocr_serving.engine.rounding import EXACT_PAIR, LARGEST_WEIGHT, weight_steps
-from ocr_serving.errors import ConfigError
-from ocr_serving.model_dir import INT8_LAYERS
 
 _EQUALISATION = 0.5
 """Exponent of a channel's size in its scale; 0 leaves channels as they are, 1 makes them all alike."""
@@ -31,21 +29,20 @@ _STEPS = 255
 _ALL_BUT_CHANNELS = np.array([0, 2, 3])
 
 
-def quantize(graph: Any, layers: Sequence[Layer]) -> None:
+def quantize(graph: Any, layers: Sequence[Layer]) -> bool:
     """Run these convolutions of a simplified det graph (openvino_graph.simplify_det) in 8 bits, in place.
 
-    Raises:
-        ConfigError: the layers are those of another graph.
+    Returns:
+        False, and the graph is as it was, where the layers are those of another graph.
     """
     from openvino import opset13 as ops
 
     nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    if not all(_fits(layer, nodes.get(layer.name)) for layer in layers):
+        return False
     rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
     for layer in layers:
-        node = nodes.get(layer.name)
-        kernel = None if node is None else constant(node.input_value(1))
-        if node is None or kernel is None or kernel.shape[:2] != (len(layer.error), len(layer.scale)):
-            raise ConfigError(f"{INT8_LAYERS} of the det model was made by another version of this program.")
+        node = nodes[layer.name]
         source = node.input_value(0)
         key = source.get_node().get_name(), source.get_index()
         if key not in rounded:
@@ -53,6 +50,12 @@ def quantize(graph: Any, layers: Sequence[Layer]) -> None:
         product = _product(rounded[key], node, layer)
         node.output(0).replace(ops.subtract(product, _by_channel(layer.error)).output(0))
     graph.validate_nodes_and_infer_types()
+    return True
+
+
+def _fits(layer: Layer, node: Any) -> bool:
+    kernel = None if node is None or node.get_type_name() != "Convolution" else constant(node.input_value(1))
+    return kernel is not None and kernel.shape[:2] == (len(layer.error), len(layer.scale))
 
 
 def calibrate(graph: Any, images: Sequence[NDArray[np.float32]]) -> tuple[Layer, ...]:

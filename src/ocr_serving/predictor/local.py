@@ -15,6 +15,7 @@ from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.model_dir import ModelDir
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.settings import Settings
+from ocr_serving.wire import tensor
 
 
 class LocalPredictor:
@@ -28,6 +29,8 @@ class LocalPredictor:
         self._outputs |= {v.alias: v.name for v in model.graph_fetches if v.name in engine.outputs}
         self._inputs = {v.alias: engine.inputs[i] for i, v in enumerate(model.feeds[: len(engine.inputs)])}
         self._inputs |= {v.alias: v.name for v in model.feeds if v.name in engine.inputs}
+        types = {v.alias: tensor.dtype_of(v.elem_type) for v in model.feeds}
+        self._types = {alias: dtype for alias, dtype in types.items() if dtype is not None}
         self._last_run: tuple[Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], Sequence[str]] | None = None
 
     @classmethod
@@ -92,12 +95,14 @@ class LocalPredictor:
                 raise BadInput(f"Input {alias} must hold numbers.")
             if self.model.normalization is not None:
                 self._check_image(alias, array)
+            elif array.dtype != (expected := self._types.get(alias, array.dtype)):
+                raise BadInput(f"Input {alias} must be {expected}; it is {array.dtype}.")
             if array.size == 0:
                 raise BadInput(f"Input {alias} is empty: its shape is {array.shape}.")
 
     def _check_image(self, alias: str, array: Array) -> None:
-        image, tensor = is_image(array), array.dtype == np.float32 and array.ndim == 4 and array.shape[1] == 3
-        if not image and not tensor:
+        image, floats = is_image(array), array.dtype == np.float32 and array.ndim == 4 and array.shape[1] == 3
+        if not image and not floats:
             raise BadInput(
                 f"Input {alias} must be float32 (n, 3, h, w), normalised, or uint8 (n, h, w, 3) in BGR; "
                 f"it is {array.dtype} {array.shape}."

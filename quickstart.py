@@ -16,16 +16,20 @@ from pathlib import Path
 
 import requests
 
+from ocr_serving import settings
+from ocr_serving.errors import ConfigError
+from ocr_serving.settings import Settings
+from ocr_serving.web.command import local_url
+
 SAMPLE = Path("imgs/document.jpg")
-URL = "http://127.0.0.1:9292/ocr/prediction"
 START_SECONDS = 120
 STOP_SECONDS = 15
-USAGE = f"""
-OCR is served at {URL} (det model server: 127.0.0.1:9293). Try it from another terminal, in this folder:
+USAGE = """
+OCR is served at {url} (det model server: 127.0.0.1:9293). Try it from another terminal, in this folder:
 
-    .venv/bin/python ocr_web_client.py imgs/
-    echo '{{"feed": [{{"x": "'$(base64 -w0 {SAMPLE})'"}}], "fetch": ["res"]}}' | \\
-        curl -s -H 'Content-Type: application/json' -d @- {URL}
+    .venv/bin/python ocr_web_client.py --url {url}{key_flag} imgs/
+    echo '{{"feed": [{{"x": "'$(base64 <{sample} | tr -d '\\n')'"}}], "fetch": ["res"]}}' | \\
+        curl -s -H 'Content-Type: application/json'{key_header} -d @- {url}
 
 Ctrl-C stops it."""
 
@@ -37,22 +41,23 @@ def main() -> int:
     gpu = ["--gpu_ids", "0"] if device == "gpu" else []
     servers: list[subprocess.Popen[bytes]] = []
     try:
+        chosen = settings.load()
         for name in ("ocr_det", "ocr_rec"):
             with step(f"Model {name}"):
                 get_model(name)
         with step("Det model server and web service, up to the first answer"):
             det = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port", "9293", *gpu]
             servers += [start(det), start(["ocr_web_server.py", device])]
-            texts = first_answer(servers)
+            texts = first_answer(servers, chosen)
         print(f"The text in {SAMPLE}:", *texts, sep="\n    ")
-        print(USAGE, flush=True)
+        print(usage(chosen), flush=True)
         while all(server.poll() is None for server in servers):
             time.sleep(0.5)
         raise RuntimeError("a server ended")
     except KeyboardInterrupt:
         return 0
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        print(f"make serve stopped: {error}.", file=sys.stderr)
+    except (ConfigError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f"make serve stopped: {str(error).removesuffix('.')}.", file=sys.stderr)
         return 1
     finally:
         stop(servers)
@@ -79,26 +84,37 @@ def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, *arguments], start_new_session=True)
 
 
-def first_answer(servers: Sequence[subprocess.Popen[bytes]]) -> list[str]:
+def first_answer(servers: Sequence[subprocess.Popen[bytes]], chosen: Settings) -> list[str]:
     """The sample's text, as soon as the service has it.
 
     Raises:
-        RuntimeError: a server ended, or none answered within START_SECONDS.
+        RuntimeError: a server ended, the service refused the sample, or none answered within START_SECONDS.
     """
+    headers = {"Authorization": f"Bearer {chosen.api_keys[0]}".encode()} if chosen.api_keys else {}
     body = {"feed": [{"x": base64.b64encode(SAMPLE.read_bytes()).decode()}], "fetch": ["res"]}
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if any(server.poll() is not None for server in servers):
             raise RuntimeError("a server did not start")
         try:
-            answer = requests.post(URL, json=body, timeout=START_SECONDS)
+            answer = requests.post(local_url(chosen), json=body, headers=headers, timeout=START_SECONDS)
         except requests.ConnectionError:
             time.sleep(0.1)
             continue
         if answer.ok:
             return list(answer.json()["result"]["res"])
+        if answer.status_code < 500:
+            raise RuntimeError(f"the service answered {answer.status_code}: {answer.text.strip()}")
         time.sleep(0.1)
     raise RuntimeError(f"the service did not answer within {START_SECONDS} s")
+
+
+def usage(chosen: Settings) -> str:
+    """How to use what is served."""
+    key_flag, key_header = "", ""
+    if chosen.api_keys:
+        key_flag, key_header = " --key YOUR_KEY", " -H 'Authorization: Bearer YOUR_KEY'"
+    return USAGE.format(url=local_url(chosen), sample=SAMPLE, key_flag=key_flag, key_header=key_header)
 
 
 def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:

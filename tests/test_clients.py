@@ -2,20 +2,26 @@
 
 import ast
 import fcntl
+import importlib
+import json
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import termios
 
+import canned_answers
 import cv2
 import numpy as np
 import pytest
+import web_stub
 from server_process import ROOT, free_port
 
 from ocr_serving import draw, samples
+from ocr_serving.settings import Settings
 
 TEXTS = {sample.name: sample.texts for sample in samples.render()}
 
@@ -113,6 +119,90 @@ def test_a_refused_file_is_named_and_the_others_are_answered(ocr_debugger, tmp_p
     assert done.returncode == 1
     assert [found["res"] for found in answers(done)] == [["欢迎光临"]]
     assert done.stderr.startswith(f"{tmp_path / '1.png'}: feed[0].x: This is not an image file")
+
+
+@pytest.mark.parametrize("client", ["ocr", "rec"])
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_answered(client, tmp_path, request):
+    server = request.getfixturevalue(f"{client}_debugger")
+    (tmp_path / "1.png").mkdir()
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "2.png")
+    done = run(client, tmp_path, "--out", tmp_path / "out", "--url", server.url)
+    assert done.returncode == 1
+    assert [found["res"] for found in answers(done)] == [["欢迎光临"]]
+    assert done.stderr == f"{tmp_path / '1.png'} cannot be read: Is a directory.\n"
+    assert [picture.name for picture in (tmp_path / "out").iterdir()] == ["2.png.png"]
+
+
+ODD_ANSWERS = {
+    "cut off": (
+        b'ff\r\n{"result"',
+        [("Transfer-Encoding", "chunked"), ("Connection", "close")],
+        "is cut off or damaged",
+    ),
+    "not gzip": (b'{"result":{}}', [("Content-Encoding", "gzip")], "is cut off or damaged"),
+    "an error in a string": (b'{"error":"no such service","code":2}', [], "no such service"),
+    "no texts": (b'{"result":{"dt_boxes":[]}}', [], "The answer holds no texts to draw."),
+    "a sentence": (b'{"result":"at most four lines"}', [], "The answer holds no texts to draw."),
+}
+
+
+@pytest.mark.parametrize("case", ODD_ANSWERS)
+def test_an_odd_answer_is_said_in_a_line(case, tmp_path):
+    body, headers, message = ODD_ANSWERS[case]
+    with canned_answers.Server(body, "application/json", headers=headers) as server:
+        done = run(
+            "rec", ROOT / "rec_img/line_1.png", "--out", tmp_path, "--url", f"http://{server.address}/ocr/prediction"
+        )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+KEY = "schlüssel-0123"
+
+
+@pytest.fixture
+def locked():
+    with web_stub.running(Settings(api_keys=(KEY,))) as web:
+        yield web
+
+
+def test_a_key_is_sent(locked):
+    arguments = (ROOT / "rec_img/line_1.png", "--url", f"http://127.0.0.1:{locked.port}/ocr/prediction")
+    done = run("rec", *arguments, "--key", KEY)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("rec", *arguments)
+    assert done.returncode == 1
+    assert "An API key is asked for" in done.stderr
+
+
+@pytest.fixture
+def quickstart(monkeypatch):
+    """What `make serve` runs, as a module."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("quickstart")
+
+
+def test_make_serve_goes_by_the_settings(locked, quickstart):
+    chosen = Settings(port=locked.port, api_keys=(KEY,))
+    width = cv2.imread(str(quickstart.SAMPLE)).shape[1]
+    assert quickstart.first_answer([], chosen) == [str(width)]
+    with pytest.raises(RuntimeError, match=r"answered 401: .*An API key is asked for"):
+        quickstart.first_answer([], Settings(port=locked.port))
+
+
+@pytest.mark.parametrize("keys", [(), (KEY,)])
+def test_make_serve_says_what_to_type(keys, quickstart):
+    with web_stub.running(Settings(api_keys=keys)) as web:
+        usage = quickstart.usage(Settings(port=web.port, api_keys=keys)).replace("YOUR_KEY", KEY)
+        client, curl = re.search(r"( +\S*python .*)\n((?s: +echo .*?))\n\n", usage).groups()
+        assert "ocr_web_client.py" in client
+        assert run("ocr", *client.split()[2:-1], "rec_img/line_1.png").returncode == 0
+        if not shutil.which("curl"):
+            pytest.skip("no curl here")
+        done = subprocess.run(curl, shell=True, capture_output=True, timeout=60)
+        assert "res" in json.loads(done.stdout)["result"], done.stderr
 
 
 @pytest.mark.parametrize(

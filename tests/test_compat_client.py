@@ -9,7 +9,9 @@ from compat_clients import CONFIGS, IDS, IMAGE, SMALL
 from rpc_peers import CAPTURES
 from scripted_peer import Peer, answer_with, joined, peer
 
-from ocr_serving.errors import ConfigError
+from ocr_serving.compat.feeds import BadCall
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import ClientLeft, ConfigError
 from ocr_serving.model_dir import Variable
 from ocr_serving.wire import frame, messages, meta
 from ocr_serving.wire import general_model_pb2 as pb
@@ -124,11 +126,24 @@ def test_a_list_is_taken_for_the_only_input(client, feed):
         ("f32", {"image": np.array(["text"])}, "cannot become"),
         ("f32", {"image": np.array([object()])}, "cannot become"),
         ("str", {"image": 3}, "must be a string"),
+        ("str", {"image": [["a"], ["b", "c"]]}, "The shape of feed tensor image not match."),
+        ("f32", {"image": [[0.0], *[[0.0, 1.0]] * 23]}, "The shape of feed tensor image not match."),
+        ("f32", {7: IMAGE}, "Wrong feed name: 7."),
+        ("lod", {"words": IDS, "words.lod": ["a"]}, "Feed words.lod must be a list of whole numbers."),
+        ("lod", {"words": IDS, "words.lod": 2}, "Feed words.lod must be a list of whole numbers."),
     ],
 )
 def test_wrong_feeds_are_value_errors_as_in_the_original(client, config, feed, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(BadCall, match=sentence):
         client(config, ["127.0.0.1:1"]).predict(feed=feed, fetch=["out"])
+
+
+def test_a_caller_who_leaves_is_noticed_whatever_the_timeout(client):
+    with replaying("f32_batchTrue") as server:
+        made = client("f32", [server.address], raise_on_error=True)
+        made.set_rpc_timeout_ms(1000)
+        with pytest.raises(ClientLeft):
+            made.predict({"image": IMAGE}, ["out"], deadline=Deadline.after(60, lambda: True))
 
 
 def test_answers_of_the_servers_odd_modes(client, caplog):

@@ -133,6 +133,10 @@ def test_show_proto_prints_and_writes_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def contents_below(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -140,7 +144,8 @@ def test_show_proto_prints_and_writes_nothing(tmp_path):
         (["--dirname", "model", "--model_filename", "x.pdmodel"], "model holds no x.pdmodel"),
         (["--dirname", "model", "--feed_alias_names", "a,b"], "please check the input --feed_alias_names"),
         (["--dirname", "damaged"], "inference.json cannot be read|inference.json is damaged"),
-        (["--dirname", "model", "--serving_server", "taken"], "taken holds another model already"),
+        (["--dirname", "model", "--serving_server", "taken"], "taken holds another model already, inference.onnx"),
+        (["--dirname", "model", "--serving_server", "other"], "other holds another model already, a.pdiparams"),
     ],
 )
 def test_what_cannot_be_converted_is_said_in_a_line(tmp_path, monkeypatch, capsys, arguments, sentence):
@@ -149,8 +154,12 @@ def test_what_cannot_be_converted_is_said_in_a_line(tmp_path, monkeypatch, capsy
     (tmp_path / "damaged" / "inference.json").write_text('{"program": 1}')
     (tmp_path / "damaged" / "inference.pdiparams").touch()
     copy_of("ppocrv6_tiny_det", tmp_path / "taken", "inference.onnx")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.pdiparams").touch()
     monkeypatch.chdir(tmp_path)
+    before = contents_below(tmp_path)
     assert convert_command.main(arguments) == 2
+    assert contents_below(tmp_path) == before
     output = capsys.readouterr()
     assert output.out == ""
     assert any(part in output.err for part in sentence.split("|"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zoo_models
 
-from ocr_serving.errors import BadInput, ConfigError
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import BadInput, ConfigError, DeadlineExceeded
 from paddle_serving_app.local_predict import LocalPredictor
 
 FETCH = "save_infer_model/scale_0.tmp_1"
@@ -105,6 +106,11 @@ def test_lists_fill_the_declared_shape(tmp_path):
     flat, nested = (predictor.predict({"x": value}, FETCH)[FETCH] for value in (IMAGE.ravel().tolist(), IMAGE.tolist()))
     np.testing.assert_array_equal(flat, predictor.predict({"x": IMAGE}, FETCH)[FETCH])
     np.testing.assert_array_equal(nested, flat)
+
+
+def test_a_deadline_is_kept(det):
+    with pytest.raises(DeadlineExceeded):
+        det.predict({"x": IMAGE}, FETCH, deadline=Deadline.after(0))
 
 
 def test_options_without_effect_are_named(caplog):

@@ -179,6 +179,21 @@ class TestOCRReader:
         assert reader.OCRReader().resize_norm_img(image, 10).shape == (3, 32, 320)
 
     @pytest.mark.usefixtures("dictionary")
+    def test_preprocess_gives_the_first_crop_as_wide_as_the_widest(self):
+        ocr_reader = reader.OCRReader(image_shape=[3, 48, 320])
+        crops = [golden.ops()[name] for name in ("crop0", "crop1")]
+        ratios = [crop.shape[1] / crop.shape[0] for crop in crops]
+        np.testing.assert_array_equal(ocr_reader.preprocess(crops[:1]), ocr_reader.resize_norm_img(crops[0], ratios[0]))
+        np.testing.assert_array_equal(ocr_reader.preprocess(crops), ocr_reader.resize_norm_img(crops[0], max(ratios)))
+        with pytest.raises(ValueError, match="at least one image"):
+            ocr_reader.preprocess([])
+
+    @pytest.mark.usefixtures("dictionary")
+    def test_postprocess_of_the_first_models_is_refused_in_words(self):
+        with pytest.raises(ConfigError, match="call postprocess_ocrv2"):
+            reader.OCRReader().postprocess({"ctc_greedy_decoder_0.tmp_0": np.zeros((1, 1))}, with_score=True)
+
+    @pytest.mark.usefixtures("dictionary")
     def test_padding_is_zero(self):
         padded = reader.OCRReader().resize_norm_img(np.full((32, 32, 3), 255, np.uint8), 3)
         assert padded[:, :, :32].min() == 1

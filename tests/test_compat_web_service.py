@@ -2,6 +2,7 @@
 
 import base64
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -153,6 +154,17 @@ class TestLegacyFiles:
         assert not Path(f"/proc/{children[0]}").exists()
 
 
+DEFAULT = "/default_service/prediction"
+
+
+def in_process(service, model, **options):
+    """A client of the service, whose model runs here."""
+    service.load_model_config(model)
+    service.prepare_server(**options)
+    service.run_debugger_service()
+    return service.get_app_instance().test_client()
+
+
 @pytest.fixture
 def small_det(tmp_path):
     """A det model for images of 64 x 96."""
@@ -218,6 +230,43 @@ class TestWebService:
         answer = service.get_app_instance().test_client().post("/default_service/prediction", json=body("x"))
         assert answer.status_code == 400
         assert "must be float32" in answer.get_json()["error"]["message"]
+
+    @pytest.mark.parametrize("late", ["preprocess", "postprocess"])
+    def test_the_time_that_a_request_has_ends_its_work(self, workdir, late):
+        """Before the model runs, and before it is asked again for all that it has to say."""
+
+        class Slow(WebService):
+            def preprocess(self, feed=[], fetch=[]):  # noqa: B006
+                time.sleep(0.3 if late == "preprocess" else 0)
+                return {"x": np.zeros((1, 3, 48, 320), np.float32)}, [FETCH], True
+
+            def postprocess(self, feed={}, fetch=[], fetch_map=None):  # noqa: B006
+                time.sleep(1 if late == "postprocess" else 0)
+                return {key: fetch_map[key].shape for key in fetch_map}
+
+        client = in_process(Slow(), str(workdir / "ocr_rec_model"))
+        assert client.post(DEFAULT, json=body("x")).status_code == 200
+        seconds = {"preprocess": "0.2", "postprocess": "0.9"}[late]
+        answer = client.post(DEFAULT, json=body("x"), headers={"X-Request-Timeout": seconds})
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (504, "DEADLINE_EXCEEDED")
+
+    def test_a_client_that_left_is_not_worked_for(self, small_det):
+        client = in_process(WebService(), small_det)
+        request = {"feed": [{"x": np.zeros((3, 64, 96)).tolist()}], "fetch": [FETCH]}
+        for left, status in ((False, 200), (True, 499)):
+            gone = {"waitress.client_disconnected": lambda left=left: left}
+            assert client.post(DEFAULT, json=request, environ_overrides=gone).status_code == status
+
+    def test_the_precision_is_that_of_prepare_server(self, small_det):
+        service = WebService()
+        in_process(service, small_det, precision="fp32")
+        assert service.client._predictor.engine.precision == "f32"
+
+    def test_a_compressed_body_is_refused_in_words(self, small_det):
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        answer = in_process(WebService(), small_det).post(DEFAULT, data=b"x", headers=headers)
+        assert answer.status_code == 400
+        assert "Content-Encoding is not supported" in answer.get_json()["error"]["message"]
 
     def test_setting_up_wrongly_is_said_in_words(self, small_det, tmp_path):
         service = WebService()

@@ -83,6 +83,16 @@ def test_hundreds_who_come_at_once_do_not_keep_a_probe_waiting():
             loop.join(30)
 
 
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"), [("0.0.0.0", (), True), ("0.0.0.0", ("0123456789",), False), ("::1", (), False)]
+)
+def test_who_listens_for_all_and_asks_for_no_key_is_warned(host, keys, warned, caplog):
+    settings = Settings(host=host, api_keys=keys)
+    with endpoint.bind("127.0.0.1", 0) as bound:
+        serving.Server(create_app(web_stub.StubService(), settings), bound, settings)
+    assert ("asks for no API key" in caplog.text) == warned
+
+
 def test_no_more_connections_are_open_than_may_be(monkeypatch):
     """Those beyond wait in the queue of the socket, and are answered when others go."""
     monkeypatch.setattr(serving, "CONNECTIONS", 20)

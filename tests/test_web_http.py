@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import re
 import socket
@@ -170,9 +171,9 @@ def test_a_client_that_asks_first_is_told_to_go_on(web):
 
 def test_bodies_in_memory_are_bounded_in_all(web):
     with contextlib.ExitStack() as stack:
-        for _ in range(2):
+        for _ in range(3):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20))
-            connection.sendall(POST + f"Content-Length: {LIMIT}\r\n\r\n".encode() + b" " * 10)
+            connection.sendall(POST + f"Content-Length: {LIMIT}\r\n\r\n".encode() + b" " * (LIMIT - 1))
         wait_until(lambda: web.post().status == 503)
         answer = web.post()
         assert json.loads(answer.data)["error"]["code"] == "OVERLOADED"
@@ -180,6 +181,24 @@ def test_bodies_in_memory_are_bounded_in_all(web):
         assert answer.headers["Retry-After"] == "1"
         assert web.ask("GET", "/health/live").status == 200
     wait_until(lambda: web.post().status == 200)
+
+
+def test_bodies_that_are_only_announced_keep_nobody_out(web):
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20))
+            connection.sendall(POST + f"Content-Length: {LIMIT}\r\n\r\n".encode() + b" ")
+        wait_until(lambda: len(web.server._waitress.active_channels) >= 30)
+        assert [web.post().status for _ in range(5)] == [200] * 5
+
+
+def test_a_body_that_fills_the_memory_is_refused_while_it_comes():
+    million = 1_000_000
+    with web_stub.running(Settings(max_body_bytes=8 * million, max_buffered_bytes=million)) as web:
+        said = converse(web.port, POST + f"Content-Length: {8 * million}\r\n\r\n".encode() + b" " * (2 * million))
+        assert statuses(said) == [503]
+        assert b"max_buffered_bytes" in said
+        wait_until(lambda: web.post().status == 200)
 
 
 def test_a_chunked_body_over_the_limit_is_413_on_any_server():
@@ -196,27 +215,55 @@ def test_a_chunked_body_over_the_limit_is_413_on_any_server():
         assert answered[0].startswith(status)
 
 
-@pytest.mark.parametrize("received", [0, 1_000_000])
-def test_a_sender_must_come_to_a_least_rate(received, monkeypatch):
+@pytest.mark.parametrize("burst", [0, 60_000_000])
+def test_a_sender_must_come_to_a_least_rate(burst, monkeypatch):
+    """At any time: who has sent much may not stall for ever after it."""
     from waitress.adjustments import Adjustments
+
+    clock = time.monotonic()
+
+    def stalled(after: float) -> bool:
+        monkeypatch.setattr(time, "monotonic", lambda: clock + after)
+        return parser.is_stalled()
 
     parser = http_parser.Parser(Adjustments(), LIMIT, lambda: None)
-    parser.body_bytes_received = received
-    clock = time.monotonic()
-    allowed = http_parser.PATIENCE_SECONDS + received / http_parser.LEAST_RATE
-    monkeypatch.setattr(time, "monotonic", lambda: clock + allowed - 1)
-    assert not parser.is_stalled()
-    monkeypatch.setattr(time, "monotonic", lambda: clock + allowed + 1)
-    assert parser.is_stalled()
+    enough = http_parser.LEAST_RATE * http_parser.PATIENCE_SECONDS
+    parser.body_bytes_received = burst + enough
+    assert [stalled(29), stalled(31)] == [False, False]
+    parser.body_bytes_received += enough
+    assert [stalled(60), stalled(62)] == [False, False]
+    parser.body_bytes_received += enough - 1
+    assert [stalled(91), stalled(93)] == [False, True]
 
 
-def test_no_room_is_told_by_the_parser():
+def parser_of(no_room):
     from waitress.adjustments import Adjustments
 
-    parser = http_parser.Parser(Adjustments(), LIMIT, lambda: BadInput("full"))
-    parser.received(POST + LENGTH + b"\r\n")
+    adjustments = Adjustments(inbuf_overflow=10_000_000)
+    return http_parser.Parser(adjustments, 10_000_000, no_room)
+
+
+def test_no_room_is_told_before_the_body_is_asked_for():
+    parser = parser_of(lambda: BadInput("full"))
+    parser.received(POST + b"Expect: 100-continue\r\n" + LENGTH + b"\r\n")
     assert parser.completed
+    assert not parser.expect_continue
     assert parser.error.error.message == "full"
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1e8480\r\n"]
+)
+def test_room_is_looked_for_now_and_then(framing):
+    """A look goes through all connections: at every 4 KiB it kept probes waiting for seconds."""
+    looks = []
+    parser = parser_of(lambda: looks.append(parser.body_bytes_received))
+    data = POST + framing + b" " * 2_000_000
+    while data and not parser.completed:
+        data = data[parser.received(data[:65536]) :]
+    assert looks[0] == 0
+    assert min(after - before for before, after in itertools.pairwise(looks)) >= 262_144
+    assert len(looks) >= 6
 
 
 @pytest.fixture
@@ -282,6 +329,20 @@ def test_a_full_queue_refuses_at_once_with_retry_after_and_probes_still_answer(n
     assert time.monotonic() - started < 5
     narrow.service.hold.set()
     assert [pending.answer().status for pending in (first, *waiting)] == [200] * 3
+
+
+def test_a_request_of_many_images_lets_small_ones_wait_for_their_turn(narrow):
+    """It took long because of its images, which says nothing of those that hold one."""
+    narrow.service.seconds = 2.5
+    assert narrow.post(web_stub.body(*[(30, 20)] * 64)).status == 200
+    narrow.service.seconds = 0.0
+    narrow.service.calls = 0
+    first = busy(narrow)
+    waiting = narrow.in_background(X_Request_Timeout="5")
+    wait_until(lambda: narrow.metric("ocr_queued_requests") == 1)
+    narrow.service.hold.set()
+    assert [first.answer().status, waiting.answer().status] == [200, 200]
+    assert narrow.metric("ocr_dropped_requests_total", reason="no_time") == 0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0", "0.05", "1e-9", "-1", "nan", "inf", "1_0", "1,5", "0x5"])

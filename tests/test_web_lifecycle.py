@@ -60,7 +60,9 @@ def test_ready_follows_the_det_server_and_an_id_reaches_its_log(models):
             rec = 'engine="openvino",model="ocr_rec_model",precision="bf16"'
             if not has_bf16():
                 rec = 'engine="onnxruntime",model="ocr_rec_model",precision="int8"'
-            assert f'ocr_model_info{{{rec},role="rec"}} 1.0' in get(server, "/metrics").text
+            info = get(server, "/metrics").text
+            assert f'ocr_model_info{{{rec},role="rec"}} 1.0' in info
+            assert 'ocr_model_info{engine="remote",model="",precision="",role="det"} 1.0' in info
         wait_until(lambda: get(server, "/health/ready").status_code == 503)
 
 
@@ -134,6 +136,7 @@ def test_a_service_that_is_open_to_all_says_so(models):
                 server.wait_for_output("asks for no API key")
             else:
                 assert "asks for no API key" not in server.output
+            assert ("Authorization: Bearer" in server.output) == (not warned), "the line to try it"
 
 
 def test_a_full_log_pipe_blocks_nobody(models):

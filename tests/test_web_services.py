@@ -19,6 +19,8 @@ from ocr_requests import assert_error, feed, result
 from server_process import ROOT, free_port, running, web
 
 from ocr_serving import samples
+from ocr_serving.settings import Settings
+from ocr_serving.web.command import local_url
 
 SAMPLES = {sample.name: sample for sample in samples.render()}
 SERVICES = ["ocr_web", "ocr_debugger", "det_web", "det_debugger", "rec_web", "rec_debugger"]
@@ -152,6 +154,14 @@ def test_200_requests_8_at_a_time_answer_as_alone(ocr_web):
         together = list(pool.map(lambda i: result(ocr_web, bodies[i]), order))
     for i, found in zip(order, together, strict=True):
         assert found == alone[i]
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]"), ("ocr.test", "ocr.test")],
+)
+def test_the_url_that_a_service_prints_can_be_called(host, shown):
+    assert local_url(Settings(host=host, port=80)) == f"http://{shown}:80/ocr/prediction"
 
 
 def test_a_service_says_where_it_is_and_a_line_to_try_it(models):

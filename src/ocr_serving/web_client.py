@@ -45,15 +45,18 @@ KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64,
 class WebClient:
     """Talks to one web service over one kept connection."""
 
-    def __init__(self, url: str = URL, timeout: float = 120.0) -> None:
+    def __init__(self, url: str = URL, timeout: float = 120.0, key: str | None = None) -> None:
         """
         Args:
             url: of the service's prediction path.
             timeout: seconds to wait for an answer.
+            key: the API key, if the service asks for one.
         """
         self._url = url
         self._timeout = timeout
         self._session = requests.Session()
+        if key is not None:
+            self._session.headers["Authorization"] = f"Bearer {key.strip()}".encode()
 
     def predict(self, files: Sequence[bytes], fetch: Sequence[str] = ("res",)) -> dict[str, Any]:
         """The service's answer, {"result": ...}, to image files in one request.
@@ -61,13 +64,15 @@ class WebClient:
         Raises:
             UpstreamUnavailable: no server answers.
             OcrServingError: the server refused or failed; the message is its own.
-            BadUpstream: the answer is not a web service's.
+            BadUpstream: the answer is not a web service's, or cut off.
         """
         body = {"feed": [{"x": base64.b64encode(file).decode("ascii")} for file in files], "fetch": list(fetch)}
         try:
             reply = self._session.post(self._url, json=body, timeout=self._timeout)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise UpstreamUnavailable(f"No server answers at {self._url}.") from error
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
+            raise BadUpstream(f"The answer of {self._url} is cut off or damaged.") from error
         try:
             answer = reply.json()
         except requests.JSONDecodeError:
@@ -75,7 +80,8 @@ class WebClient:
         if not isinstance(answer, dict) or not answer.keys() & {"result", "error"}:
             raise BadUpstream(f"What answers at {self._url} is no OCR service (status {reply.status_code}).")
         if "error" in answer:
-            raise OcrServingError(str(answer["error"].get("message", answer["error"])))
+            fault = answer["error"]  # an object; Paddle's own gateway says it in a string
+            raise OcrServingError(str(fault.get("message", fault) if isinstance(fault, dict) else fault))
         return answer
 
 
@@ -83,7 +89,7 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
     """Run a client; `kind` is "ocr" or "rec".
 
     Returns:
-        The exit status: 0, 1 if no server answers or an image is refused, 2 for wrong arguments.
+        The exit status: 0, 1 if no server answers or an image is refused or cannot be read, 2 for wrong arguments.
     """
     this = KINDS[kind]
     args = _parser(this).parse_args(argv)
@@ -91,7 +97,7 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
         files = image_files([Path(path) for path in args.paths or [this.folder]])
         if args.out is not None:
             _check_pictures(files, args.out)
-        return _send_all(WebClient(args.url), files, this, args.out)
+        return _send_all(WebClient(args.url, key=args.key), files, this, args.out)
     except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
         return _fail(f"{args.url} is no URL of a web service; one looks like {URL}", 2)
     except ConfigError as error:
@@ -123,24 +129,43 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _send_all(client: WebClient, files: list[Path], kind: Kind, out: Path | None) -> int:
-    """Send the files and print each answer as the original's clients do; 1 if one was refused."""
+    """Send the files and print each answer as the original's clients do; 1 if one was refused or cannot be read."""
     status = 0
     with tqdm(total=len(files), unit="image", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
         for start in range(0, len(files), kind.at_once):
             group = files[start : start + kind.at_once]
-            contents = [file.read_bytes() for file in group]
+            contents = _read(group)
+            status = 1 if len(contents) < len(group) else status
             try:
-                answer = client.predict(contents, ["res"] if out is None or kind.at_once > 1 else ["res", "dt_boxes"])
-                tqdm.write(str(answer), file=sys.stdout)
-                if out is not None:
-                    _save_pictures(answer["result"], group, contents, out)
+                if contents:
+                    _send(client, contents, kind, out)
             except UpstreamUnavailable:
                 raise
             except OcrServingError as error:
-                tqdm.write(f"{', '.join(map(str, group))}: {error}", file=sys.stderr)
+                tqdm.write(f"{', '.join(str(file) for file, _ in contents)}: {error}", file=sys.stderr)
                 status = 1
             bar.update(len(group))
     return status
+
+
+def _read(files: Sequence[Path]) -> list[tuple[Path, bytes]]:
+    """The files with their contents; those that cannot be read are named on stderr and left out."""
+    contents = []
+    for file in files:
+        try:
+            contents.append((file, file.read_bytes()))
+        except OSError as error:
+            tqdm.write(f"{file} cannot be read: {error.strerror}.", file=sys.stderr)
+    return contents
+
+
+def _send(client: WebClient, contents: Sequence[tuple[Path, bytes]], kind: Kind, out: Path | None) -> None:
+    """Send files in one request, print the answer, and save pictures if there is a folder for them."""
+    fetch = ["res"] if out is None or kind.at_once > 1 else ["res", "dt_boxes"]
+    answer = client.predict([content for _, content in contents], fetch)
+    tqdm.write(str(answer), file=sys.stdout)
+    if out is not None:
+        _save_pictures(answer["result"], contents, out)
 
 
 def _check_pictures(files: Sequence[Path], out: Path) -> None:
@@ -155,15 +180,17 @@ def _check_pictures(files: Sequence[Path], out: Path) -> None:
         raise ConfigError(f"Folder {out} cannot be made: {error.strerror}.") from error
 
 
-def _save_pictures(result: dict[str, Any], files: list[Path], contents: list[bytes], out: Path) -> None:
+def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], out: Path) -> None:
     """Draw the result of one request; with boxes it is one page, without a list of lines."""
-    images = [image.decode(content, Settings().max_pixels) for content in contents]
+    if not isinstance(result, dict) or "res" not in result:
+        raise BadUpstream("The answer holds no texts to draw.")
+    images = [image.decode(content, Settings().max_pixels) for _, content in contents]
     if "dt_boxes" in result:
         quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
         pictures = [draw.page(images[0], quads, result["res"])]
     else:
         pictures = [draw.line(crop, text) for crop, text in zip(images, result["res"], strict=True)]
-    for file, picture in zip(files, pictures, strict=True):
+    for (file, _), picture in zip(contents, pictures, strict=True):
         _, png = cv2.imencode(".png", picture)
         (out / f"{file.name}.png").write_bytes(png.tobytes())
 
@@ -172,6 +199,7 @@ def _parser(kind: Kind) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"Send images to {kind.server} and print what it answers.")
     parser.add_argument("paths", nargs="*", help=f"image files, or folders of images (default: {kind.folder}/)")
     parser.add_argument("--url", default=URL, help="default: %(default)s")
+    parser.add_argument("--key", help="API key, if the service asks for one")
     parser.add_argument("--out", type=Path, metavar="DIR", help="save pictures of the results in this folder")
     return parser
 

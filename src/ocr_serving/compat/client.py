@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.compat import feeds
-from ocr_serving.compat.client_config import ClientConfig
+from ocr_serving.compat.client_config import ClientConfig, ConfiguredClient
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, ConfigError, OcrServingError
@@ -37,7 +37,7 @@ class _Variant:
     weight: float
 
 
-class Client:
+class Client(ConfiguredClient):
     """Calls the servers of a model. Once connected, thread-safe.
 
     Where a call fails, predict() returns None and logs the reason, as the original; with `raise_on_error` it raises it.
@@ -45,21 +45,8 @@ class Client:
 
     def __init__(self, raise_on_error: bool = False) -> None:
         self._raise_on_error = raise_on_error
-        self._config: ClientConfig | None = None
         self._variants: list[_Variant] = []
         self._timeout: float | None = None
-
-    def load_client_config(self, model_config_path_list: str | Sequence[str]) -> None:
-        """Read what the model takes and gives: see ClientConfig.load."""
-        self._config = ClientConfig.load(model_config_path_list)
-
-    def get_feed_names(self) -> list[str]:
-        """The aliases of the inputs."""
-        return [variable.alias for variable in self._loaded().feeds]
-
-    def get_fetch_names(self) -> list[str]:
-        """The aliases of the outputs."""
-        return [variable.alias for variable in self._loaded().fetches]
 
     def add_variant(self, tag: str, cluster: Sequence[str], variant_weight: float) -> None:
         """Let a share of the calls, by weight, go to these servers.
@@ -135,7 +122,7 @@ class Client:
             fetch: aliases of outputs; unknown ones are passed over, and without any all outputs come back.
             batch: whether arrays have their batch dimension; otherwise one is put in front.
             need_variant_tag: return [outputs, tag of the variant that was called].
-            log_id: for the server's logs.
+            log_id: see messages.encode_request.
             deadline: when to give up, if sooner than set_rpc_timeout_ms says.
 
         Returns:
@@ -168,11 +155,6 @@ class Client:
         for variant in variants:
             variant.upstream.close()
 
-    def _loaded(self) -> ClientConfig:
-        if self._config is None:
-            raise ConfigError("load_client_config must be called first.")
-        return self._config
-
     def _choose(self) -> _Variant:
         if not self._variants:
             raise ConfigError("connect must be called before predict.")
@@ -183,7 +165,7 @@ class Client:
         if self._timeout is None:
             return deadline
         timeout = Deadline.after(self._timeout)
-        return timeout if deadline is None or timeout.at < deadline.at else deadline
+        return timeout if deadline is None else Deadline(min(timeout.at, deadline.at), deadline.has_left)
 
 
 def _encryption() -> ConfigError:

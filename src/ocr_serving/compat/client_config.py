@@ -59,5 +59,28 @@ class ClientConfig:
         return [name for name in ([fetch] if isinstance(fetch, str) else fetch) if name in known]
 
 
+class ConfiguredClient:
+    """What the clients have in common: the configuration of the model they call."""
+
+    _config: ClientConfig | None = None
+
+    def load_client_config(self, model_config_path_list: str | Sequence[str]) -> None:
+        """Read what the model takes and gives: see ClientConfig.load."""
+        self._config = ClientConfig.load(model_config_path_list)
+
+    def get_feed_names(self) -> list[str]:
+        """The aliases of the inputs."""
+        return [variable.alias for variable in self._loaded().feeds]
+
+    def get_fetch_names(self) -> list[str]:
+        """The aliases of the outputs."""
+        return [variable.alias for variable in self._loaded().fetches]
+
+    def _loaded(self) -> ClientConfig:
+        if self._config is None:
+            raise ConfigError("load_client_config must be called first.")
+        return self._config
+
+
 def _file(path: Path) -> Path:
     return path / model_dir.CLIENT_CONF if path.is_dir() else path

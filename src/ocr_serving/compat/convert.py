@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import sys
 import tempfile
@@ -114,12 +115,20 @@ def _write_server(
     folder: Path, files: Sequence[Path], names: Sequence[str], feeds: Sequence[Variable], fetches: Sequence[Variable]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_another_model(folder, names)
     conf = files[0].parent / model_dir.PADDLEX_CONF
     for source, name in [*zip(files, names, strict=True), *([(conf, conf.name)] if conf.is_file() else [])]:
         target = folder / name
         if not (target.exists() and target.samefile(source)):
             shutil.copyfile(source, target)
     model_writer.write_conf(folder / model_dir.SERVER_CONF, feeds, fetches)
-    written = model_dir.load(folder)
-    if written.model_file.name != names[0]:
-        raise ConfigError(f"{folder} holds another model already, {written.model_file.name}; take an empty folder.")
+    model_dir.load(folder)
+
+
+def _refuse_another_model(folder: Path, names: Sequence[str]) -> None:
+    """Raise ConfigError if a file in the folder would be taken for the model, or its parameters, in place of ours."""
+    there = {*names, *(path.name for path in folder.iterdir())}
+    for name, patterns in zip(names, (_MODELS, _PARAMS), strict=False):
+        first = next(file for pattern in patterns for file in sorted(fnmatch.filter(there, pattern)))
+        if first != name:
+            raise ConfigError(f"{folder} holds another model already, {first}; take an empty folder.")

@@ -65,14 +65,14 @@ def tensors(
     """
     known = {variable.alias for variable in variables}
     for name in feed:
-        if name.removesuffix(LOD_SUFFIX) not in known:
+        if not isinstance(name, str) or name.removesuffix(LOD_SUFFIX) not in known:
             raise BadCall(f"Wrong feed name: {name}.")
     return [
         Tensor(
             variable.name,
             variable.alias,
             (convert or as_array)(feed[variable.alias], variable, batch),
-            [int(offset) for offset in feed.get(variable.alias + LOD_SUFFIX, ())],
+            _offsets(feed.get(variable.alias + LOD_SUFFIX, ()), variable),
         )
         for variable in variables
         if variable.alias in feed
@@ -97,7 +97,7 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
         return _strings(value, variable)
     if isinstance(value, list) and not variable.is_lod and len(value) != math.prod(variable.shape):
         raise _not_match(variable)
-    array = fill(value, variable) if isinstance(value, list) and batch else np.asarray(value)
+    array = fill(value, variable) if isinstance(value, list) and batch else _regular(value, variable)
     if not batch:
         array = array[np.newaxis]
     dtype = tensor.dtype_of(variable.elem_type)
@@ -114,10 +114,25 @@ def fill(values: Sequence[Any], variable: Variable) -> Array:
     Raises:
         BadCall: it has another number of elements.
     """
+    array = _regular(values, variable)
+    if array.size != math.prod(variable.shape):
+        raise _not_match(variable)
+    return array.reshape(variable.shape)
+
+
+def _regular(value: Any, variable: Variable) -> Array:
+    """The value as an array; BadCall where lists in it differ in length."""
     try:
-        return np.reshape(np.array(values), variable.shape)
+        return np.asarray(value)
     except ValueError as error:
         raise _not_match(variable) from error
+
+
+def _offsets(value: Any, variable: Variable) -> list[int]:
+    try:
+        return [int(offset) for offset in value]
+    except (TypeError, ValueError) as error:
+        raise BadCall(f"Feed {variable.alias}{LOD_SUFFIX} must be a list of whole numbers.") from error
 
 
 def _not_match(variable: Variable) -> BadCall:
@@ -126,7 +141,7 @@ def _not_match(variable: Variable) -> BadCall:
 
 def _strings(value: Any, variable: Variable) -> Array:
     """Strings in the declared shape; a string's bytes are UTF-8."""
-    array = np.array([value] if isinstance(value, (str, bytes)) else value)
+    array = _regular([value] if isinstance(value, (str, bytes)) else value, variable)
     if array.dtype.kind not in "SU":
         raise BadCall(f"Feed {variable.alias} must be a string.")
     return array.reshape(variable.shape) if array.size == math.prod(variable.shape) else array

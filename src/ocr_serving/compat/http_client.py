@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 
 from ocr_serving import endpoint
 from ocr_serving.compat import http_feeds
-from ocr_serving.compat.client_config import ClientConfig
+from ocr_serving.compat.client_config import ConfiguredClient
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import (
     BadInput,
@@ -55,7 +55,7 @@ _LONGEST_TEXT = 500
 """Characters of a server's error text passed on."""
 
 
-class HttpClient:
+class HttpClient(ConfiguredClient):
     """Calls one server of a model: protobuf over HTTP, JSON over HTTP, or gRPC.
 
     Where a call fails, predict() returns None and logs the reason, as the original; with `raise_on_error` it raises it.
@@ -69,7 +69,6 @@ class HttpClient:
         raise_on_error: bool = False,
     ) -> None:
         self._raise_on_error = raise_on_error
-        self._config: ClientConfig | None = None
         self._scheme, self._address = "http", f"{ip}:{port}"
         self._service_name = service_name
         self._timeout = 20.0
@@ -79,18 +78,6 @@ class HttpClient:
         self._headers: dict[str, str] = {}
         self._session = requests.Session()
         self._channel: grpc.Channel | None = None
-
-    def load_client_config(self, model_config_path_list: str | Sequence[str]) -> None:
-        """Read what the model takes and gives: see ClientConfig.load."""
-        self._config = ClientConfig.load(model_config_path_list)
-
-    def get_feed_names(self) -> list[str]:
-        """The aliases of the inputs."""
-        return [variable.alias for variable in self._loaded().feeds]
-
-    def get_fetch_names(self) -> list[str]:
-        """The aliases of the outputs."""
-        return [variable.alias for variable in self._loaded().fetches]
 
     def connect(self, url: str | Sequence[str] | None = None, encryption: bool = False) -> None:
         """Name the server; nothing is connected before the first call.
@@ -179,7 +166,7 @@ class HttpClient:
             fetch: aliases of outputs; unknown ones are passed over, and without any all outputs come back.
             batch: whether arrays have their batch dimension; otherwise one is put in front.
             need_variant_tag: has no effect, as in the original.
-            log_id: for the server's logs.
+            log_id: see messages.encode_request.
 
         Returns:
             The Response message, or with JSON a dict; None where the call failed, without `raise_on_error`.
@@ -221,11 +208,6 @@ class HttpClient:
         """Close the connections."""
         self._session.close()
         self._close_channel()
-
-    def _loaded(self) -> ClientConfig:
-        if self._config is None:
-            raise ConfigError("load_client_config must be called first.")
-        return self._config
 
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()

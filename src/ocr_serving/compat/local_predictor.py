@@ -8,6 +8,7 @@ from typing import Any
 
 from ocr_serving import settings
 from ocr_serving.compat import feeds
+from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor import local
@@ -72,6 +73,7 @@ class LocalPredictor:
         fetch: str | Sequence[str] | None = None,
         batch: bool = False,
         log_id: int = 0,
+        deadline: Deadline | None = None,
     ) -> Arrays:
         """Run the model.
 
@@ -83,6 +85,7 @@ class LocalPredictor:
                 in order. None takes all outputs of the model's own graph.
             batch: whether arrays have their batch dimension; otherwise one is put in front.
             log_id: has no effect here.
+            deadline: when to give up.
 
         Returns:
             Name of an output -> array.
@@ -91,6 +94,7 @@ class LocalPredictor:
             BadCall: no feed, or a value that does not fill the declared shape or cannot become the declared type.
             BadInput: an input is missing, or an array is none that the model takes.
             ConfigError: no model is loaded.
+            DeadlineExceeded, ClientLeft: the deadline says so.
             EngineFailed: the engine broke.
         """
         if self._predictor is None:
@@ -100,7 +104,7 @@ class LocalPredictor:
         arrays = {v.alias: _array(given[v.alias], v, batch) for v in model.feeds if v.alias in given}
         names = [fetch] if isinstance(fetch, str) else list(fetch or ())
         known = [name for name in names if name in {variable.alias for variable in model.fetches}]
-        found = self._predictor.predict(arrays, known)
+        found = self._predictor.predict(arrays, known, deadline)
         if names and not known:
             return dict(zip(names, found.values(), strict=False))
         return found

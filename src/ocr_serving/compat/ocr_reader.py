@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import model_dir
+from ocr_serving.compat.feeds import BadCall
 from ocr_serving.compat.outputs import Outputs
 from ocr_serving.engine.base import ctc_best, normalize
 from ocr_serving.errors import BadInput, ConfigError
@@ -80,6 +81,28 @@ class OCRReader:
         padded = np.zeros((channels, height, width), np.float32)
         padded[:, :, :used] = normalize(line[None], _HALF)[0]
         return padded
+
+    def preprocess(self, img_list: Sequence[Image]) -> NDArray[np.float32]:
+        """The first crop as the model's input: see resize_norm_img. Of the others only the width counts, which is how
+        the original had it; clients of its first models pass one crop.
+
+        Args:
+            img_list: crops, at least one.
+
+        Raises:
+            BadCall: there is none.
+        """
+        if not len(img_list):
+            raise BadCall("preprocess takes a list of at least one image.")
+        return self.resize_norm_img(img_list[0], max(img.shape[1] / img.shape[0] for img in img_list))
+
+    def postprocess(self, outputs: Mapping[str, Any], with_score: bool = False) -> NoReturn:
+        """Refuse: it was for the original's first models, whose graph held the CTC decoder.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("Rec models with a CTC decoder of their own are not served here; call postprocess_ocrv2.")
 
     def postprocess_ocrv2(self, outputs: Mapping[str, Any], with_score: bool = False) -> list[tuple[str, float]]:
         """The (text, score) of each crop, with or without `with_score`, as the original; a score without text is 0.

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from flask import Request, Response, jsonify, request
 
@@ -19,11 +18,12 @@ from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.client import Client
 from ocr_serving.compat.local_predictor import LocalPredictor
 from ocr_serving.compat.outputs import Outputs
+from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
-from ocr_serving.web import app, openapi, serving
+from ocr_serving.web import app, exchange, openapi, request_form, serving
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.metrics import Metrics
 
@@ -53,6 +53,7 @@ class WebService:
         self.gpus = [_CPU]
         self.client: Client | LocalPredictor | None = None
         self._settings: Settings | None = None
+        self._precision: str | None = None
         self._models: list[str] = []
         self._reads_text = False
         self._server: ModelServerProcess | None = None
@@ -116,6 +117,7 @@ class WebService:
         if gpuid is not None:
             self.set_gpus(gpuid)
         self.port = port
+        self._precision = precision
         self._settings = settings.load({"port": port, "precision": settings.PRECISIONS.get(precision or "")})
 
     def run_rpc_service(self) -> None:
@@ -142,7 +144,8 @@ class WebService:
         """
         self._prepared()
         predictor = LocalPredictor()
-        predictor.load_model_config(self._models[0], use_gpu=gpu, gpu_id=self.gpus[0] if self.gpus[0] != _CPU else 0)
+        gpu_id = self.gpus[0] if self.gpus[0] != _CPU else 0
+        predictor.load_model_config(self._models[0], use_gpu=gpu, gpu_id=gpu_id, precision=self._precision)
         self._make_app(predictor)
 
     def run_web_service(self) -> None:
@@ -184,9 +187,11 @@ class WebService:
             Whatever the hooks and the client raise, but ValueErrors: those are a hook's way to tell the caller
             something, and become the result.
         """
-        feed, fetch = _parse(request, self._prepared().max_body_bytes)
+        this = exchange.of(request.environ)
+        feed, fetch = _parse(self._prepared().max_body_bytes)
+        this.images = len(feed) if isinstance(feed, list) else 1
         try:
-            result = self._predict(feed, fetch)
+            result = self._predict(feed, fetch, this.deadline)
         except OcrServingError:
             raise
         except ValueError as error:
@@ -228,24 +233,24 @@ class WebService:
             "Pipeline services are not offered; a WebService runs one model with your own hooks around it."
         )
 
-    def _predict(self, feed: Any, fetch: Any) -> Any:
+    def _predict(self, feed: Any, fetch: Any, deadline: Deadline | None) -> Any:
         prepared = self.preprocess(feed, fetch)
         # An example of 0.9 returns two empty lists where there is no text.
         fed, fetched, batch = prepared if len(prepared) == 3 else (*prepared, True)
         if isinstance(fed, dict):
             fed = {alias: value for alias, value in fed.items() if alias != "fetch"}
-        return self.postprocess(feed=feed, fetch=fetched, fetch_map=self._run(fed, fetched, batch))
+        return self.postprocess(feed=feed, fetch=fetched, fetch_map=self._run(fed, fetched, batch, deadline))
 
-    def _run(self, fed: Any, fetched: Any, batch: bool) -> Any:
+    def _run(self, fed: Any, fetched: Any, batch: bool, deadline: Deadline | None) -> Any:
         if not len(fed):
             return {alias: np.zeros((0, 1, 1), np.float32) for alias in fetched or self.fetch_vars}
         if self._server is not None:
             self._server.check()
         assert self.client is not None
+        run = partial(self.client.predict, feed=fed, batch=batch, deadline=deadline)
         if not self._reads_text:
-            return self.client.predict(feed=fed, fetch=fetched, batch=batch)
-        compact = self.client.predict(feed=fed, fetch=[CTC_INDEX, CTC_SCORE], batch=batch)
-        return Outputs(compact, partial(self.client.predict, feed=fed, fetch=fetched, batch=batch))
+            return run(fetch=fetched)
+        return Outputs(run(fetch=[CTC_INDEX, CTC_SCORE]), partial(run, fetch=fetched))
 
     def _prepared(self) -> Settings:
         if self._settings is None or not self._models:
@@ -275,18 +280,13 @@ class WebService:
         return jsonify(self.get_prediction(request))
 
 
-def _parse(request: Request, limit: int) -> tuple[Any, Any]:
+def _parse(limit: int) -> tuple[Any, Any]:
     """The feed and fetch of the current request.
 
     Raises:
         BadInput: it has none; TooLarge: its body has more bytes than `limit`.
     """
-    if not request.is_json:
-        raise BadInput(f"Content-Type must be application/json, with a body like {EXAMPLE}")
-    try:
-        body = msgspec.json.decode(app.read_body(limit))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"The body is not valid JSON in UTF-8. Example: {EXAMPLE}") from error
+    body = request_form.decode(app.read_body(limit, EXAMPLE), EXAMPLE)
     if not isinstance(body, dict) or not {"feed", "fetch"} <= body.keys():
         raise BadInput(f'The body must be a JSON object with "feed" and "fetch". Example: {EXAMPLE}')
     if not body["feed"]:

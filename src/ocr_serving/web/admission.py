@@ -51,7 +51,7 @@ class Admission:
         try:
             return self._app(environ, start_response)
         finally:
-            self._gate.leave(started)
+            self._gate.leave(started, this.images)
 
     def _deadline(self, environ: WSGIEnvironment, began: float) -> Deadline:
         """When the request is given up.

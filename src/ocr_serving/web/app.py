@@ -10,9 +10,10 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from ocr_serving import image
+from ocr_serving.cores import usable_cores
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange, openapi, request_form
 from ocr_serving.web.admission import Admission
 from ocr_serving.web.api_keys import ApiKeys
@@ -20,6 +21,7 @@ from ocr_serving.web.backend import Backend
 from ocr_serving.web.exchange import Exchange, Exchanges
 from ocr_serving.web.gate import Gate
 from ocr_serving.web.metrics import CONTENT_TYPE, Metrics
+from ocr_serving.web.openapi import LIVE, METRICS, OPENAPI, READY
 from ocr_serving.web.readiness import Readiness
 from ocr_serving.web.services import Service, wanted_outputs
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 PATH = "/ocr/prediction"
 """The original's three services are all named "ocr"."""
-LIVE, READY, METRICS, OPENAPI = "/health/live", "/health/ready", "/metrics", "/openapi.json"
 
 
 class App(Flask):
@@ -107,10 +108,6 @@ def ready(gate: Gate, readiness: Readiness) -> ResponseReturnValue:
 
 def prediction(service: Service, settings: Settings) -> Response:
     """Answer the current request; compact JSON with \\uXXXX escapes and a newline at its end, as the original's."""
-    if not request.is_json:
-        raise BadInput(f"Content-Type must be application/json, with a body like {request_form.EXAMPLE}")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadInput("Content-Encoding is not supported; send the JSON as it is.")
     this = exchange.of(request.environ)
     result = predict(service, settings, this)
     with this.timings.stage("encode"):
@@ -124,19 +121,29 @@ def predict(service: Service, settings: Settings, this: Exchange) -> Any:
         OcrServingError: what is wrong, by the error tree.
     """
     with this.timings.stage("parse"):
-        form = request_form.parse(read_body(settings.max_body_bytes), settings.max_images)
+        body = read_body(settings.max_body_bytes, request_form.EXAMPLE)
+        form = request_form.parse(body, settings.max_images)
+        this.images = len(form.feed)
         outputs = wanted_outputs(service, form.fetch)
     sources = [partial(_decode, item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
     return service.answer(sources, outputs, this.deadline, this.timings)
 
 
-def read_body(limit: int) -> bytes:
+def read_body(limit: int, example: str) -> bytes:
     """The current request's body; Werkzeug's own reader takes ten times as long, and cuts a long chunked body off.
+
+    Args:
+        limit: most bytes.
+        example: a body as it should be, for the message.
 
     Raises:
         TooLarge: it has more bytes than `limit`.
-        BadInput: it was cut short.
+        BadInput: it is not announced as JSON, is compressed, or was cut short.
     """
+    if not request.is_json:
+        raise BadInput(f"Content-Type must be application/json, with a body like {example}")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadInput("Content-Encoding is not supported; send the JSON as it is.")
     length = request.content_length
     if length is None and not request.environ.get("wsgi.input_terminated"):
         return b""

@@ -15,8 +15,8 @@ class Backend:
 
     Attributes:
         role: "det" or "rec".
-        model: the folder's name.
-        engine: what runs it, "remote" where that is another server's business.
+        model: the folder's name, "" where it is another server's business.
+        engine: what runs it, "remote" where that is another server's business, too.
         precision: the engine's arithmetic, "" where it is not known.
         check: runs the model on something tiny; raises what is wrong.
         process: the model server started for it, if one was.

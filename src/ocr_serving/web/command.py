@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 from ocr_serving import endpoint, logs, settings
 from ocr_serving.command_line import Parser
-from ocr_serving.errors import OcrServingError
+from ocr_serving.errors import ConfigError, OcrServingError
 from ocr_serving.settings import Settings
 from ocr_serving.web import serving
 from ocr_serving.web.app import PATH, create_app
 from ocr_serving.web.wiring import Kind, running_service
 
-logger = logging.getLogger(__name__)
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Hosts that nobody reaches from outside."""
 SAMPLES = {"ocr": "imgs/sign.jpg", "det": "imgs/sign.jpg", "rec": "rec_img/line_1.png"}
 """A file for the curl line that a service prints."""
 
@@ -32,7 +27,7 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
         argv: arguments instead of the command line's.
 
     Returns:
-        The exit status: 0 once stopped, 2 if it could not start.
+        The exit status: 0 once stopped; if it could not start, 2 where that would be so again, else 1.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logs.configure("text")
@@ -42,7 +37,7 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
         _serve(kind, in_process, settings.from_args(args, **({"device": args.where} if args.where else {})))
     except OcrServingError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
-        return 2
+        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         pass  # while starting
     return 0
@@ -55,17 +50,21 @@ def _serve(kind: Kind, in_process: bool, chosen: Settings) -> None:
         server = serving.Server(app, bound, chosen)
         sys.stdout.write(_ready(kind, chosen))
         sys.stdout.flush()
-        if chosen.host not in LOOPBACK and not chosen.api_keys:
-            logger.warning("The service listens on %s and asks for no API key: who reaches it can use it.", chosen.host)
         server.run_until_told()
+
+
+def local_url(chosen: Settings) -> str:
+    """Where programs on this machine reach a service with these settings."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.host, chosen.host)  # noqa: S104
+    return f"http://{endpoint.join(host, chosen.port)}{PATH}"
 
 
 def _ready(kind: Kind, chosen: Settings) -> str:
     """The lines that say where the service is and how to try it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.host, chosen.host)  # noqa: S104
-    url = f"http://{host}:{chosen.port}{PATH}"
+    url = local_url(chosen)
     body = f"""'{{"feed":[{{"x":"'$(base64 <{SAMPLES[kind]} | tr -d '\\n')'"}}],"fetch":["res"]}}'"""
-    curl = f"curl -s -H 'Content-Type: application/json' -d @- {url}"
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if chosen.api_keys else ""
+    curl = f"curl -s -H 'Content-Type: application/json'{key} -d @- {url}"
     return f"The {kind} service is ready: POST {url}\nTry it:  echo {body} | {curl}\n"
 
 

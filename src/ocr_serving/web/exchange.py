@@ -29,6 +29,7 @@ class Exchange:
         began: when it had been received, as of time.monotonic().
         tenant: whose API key it came with, "" without.
         deadline: when it is given up; set before it is worked on.
+        images: how many it holds, 1 until it is read.
         status: of the answer.
         timings: of its stages.
     """
@@ -38,6 +39,7 @@ class Exchange:
     began: float = field(default_factory=time.monotonic)
     tenant: str = ""
     deadline: Deadline | None = None
+    images: int = 1
     status: int = 0
     timings: Timings = field(default_factory=Timings)
 

@@ -17,7 +17,7 @@ REASONS: Final = ("queue_full", "displaced", "no_time", "expired", "client_left"
 it waited, its client left meanwhile, the service ends."""
 
 _NEWEST = 0.2
-"""Weight of the newest request in the average cost of one: the last ten or so count."""
+"""Weight of the newest request in the average cost of an image: the last ten or so count."""
 _SLOW = 1.5
 """A request may well take so many times the average; one that might is not let in."""
 _SLOW_AFTER_WAITING = 1.25
@@ -48,9 +48,10 @@ class Gate:
     Each tenant has a queue of its own, and their turns go round, so that one who floods the service delays itself
     alone. When all places are taken, a tenant who holds fewer than the greediest one takes that one's newest place.
 
-    The cost of a request is the time that it takes divided by how many run beside it: where they share the cores, it
-    is the same alone and in a crowd, and n requests ahead mean n times as long a wait. Who could not be answered in
-    time is refused before its work takes the others' time.
+    The cost of an image is the time that its request takes, divided by its images and by how many requests run beside
+    it: where they share the cores, it is the same alone and in a crowd, and n images ahead mean n times as long a wait.
+    A request that waits has not been read, and counts as one image. Who could not be answered in time is refused before
+    its work takes the others' time.
 
     Attributes:
         running: requests past the gate.
@@ -73,7 +74,7 @@ class Gate:
         self._count_drop = count_drop
         self._lock = threading.Lock()
         self._queues: dict[str, deque[_Waiter]] = {}  # none is empty; the first one's turn is next
-        self._cost = 0.0  # of a request, in seconds, on average
+        self._cost = 0.0  # of an image, in seconds, on average
         self._shared = 0.0  # seconds that a request which always ran would have had the service to itself
         self._ticked = time.monotonic()
 
@@ -114,12 +115,12 @@ class Gate:
             raise waiter.refusal
         return waiter.started
 
-    def leave(self, started: float) -> None:
-        """A request is done that entered at `started`; the next one's turn comes."""
+    def leave(self, started: float, images: int = 1) -> None:
+        """A request of so many images is done that entered at `started`; the next one's turn comes."""
         with self._lock:
             self._tick()
             self.running -= 1
-            self._cost += (_NEWEST if self._cost else 1.0) * (self._shared - started - self._cost)
+            self._cost += (_NEWEST if self._cost else 1.0) * ((self._shared - started) / images - self._cost)
             while self._queues and self.running < self._max_running:
                 waiter = self._next()
                 if waiter.deadline.has_left():

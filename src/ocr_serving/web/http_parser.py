@@ -18,8 +18,10 @@ FRAMING = 64 * 1024
 """Bytes that a chunked body's framing may take beyond as many as its data: one-byte chunks, endless size lines and
 endless trailers keep the parser busy for nothing."""
 LEAST_RATE = 10_000
-"""Bytes a second that a sender must come to, after PATIENCE_SECONDS; slower ones are cut off."""
+"""Bytes a second that a sender must come to in every PATIENCE_SECONDS; slower ones are cut off."""
 PATIENCE_SECONDS = 30.0
+LOOK_EVERY = 256 * 1024
+"""Bytes of a body between two looks whether there is room, each of which goes through all connections."""
 
 _PIECE = 4096
 """Bytes of a chunked body parsed at once; waitress copies the rest at every chunk."""
@@ -54,17 +56,22 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
         Args:
             adj: waitress's settings.
             max_body_bytes: largest body, without the framing of chunks.
-            no_room: what to answer if this request is more than can be held now, None if it is not.
+            no_room: what to answer if no more of this request can be held now, None if it can.
         """
         super().__init__(adj)
         self._max_body_bytes = max_body_bytes
         self._no_room = no_room
-        self._began = time.monotonic()
+        self._next_look = 0
+        self._window = time.monotonic(), 0  # when it began, and the bytes that had come then
 
     def is_stalled(self) -> bool:
-        """Whether the sender is too slow to be waited for."""
-        received = int(self.header_bytes_received + self.body_bytes_received)
-        return time.monotonic() - self._began > PATIENCE_SECONDS + received / LEAST_RATE
+        """Whether the sender is too slow to be waited for; to be asked again and again."""
+        began, before = self._window
+        now, received = time.monotonic(), int(self.header_bytes_received + self.body_bytes_received)
+        if now - began < PATIENCE_SECONDS:
+            return False
+        self._window = now, received
+        return received - before < PATIENCE_SECONDS * LEAST_RATE
 
     def received(self, data: bytes) -> int:
         """See HTTPRequestParser: takes bytes, returns how many."""
@@ -78,8 +85,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             taken = super().received(data)
             if self.content_length > self._max_body_bytes:
                 self.fault = self.fault or errors.body_too_large(self._max_body_bytes)
-            elif self.content_length and not self.body_bytes_received:
-                self.fault = self.fault or self._no_room()
+        if self.body_rcv is not None and self.body_bytes_received >= self._next_look:
+            self._next_look = self.body_bytes_received + LOOK_EVERY
+            self.fault = self.fault or self._no_room()
         if self.fault is not None:
             self.error = Refused(self.fault)
             self.completed = True
@@ -114,5 +122,3 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             self.fault = errors.body_too_large(self._max_body_bytes)
         elif self.body_bytes_received - data > data + FRAMING:
             self.fault = BadInput("The chunks of the body are too small, or a line between them is too long.")
-        else:
-            self.fault = self._no_room()

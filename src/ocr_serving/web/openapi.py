@@ -10,6 +10,9 @@ from ocr_serving.settings import Settings
 from ocr_serving.web.admission import LEAST_SECONDS
 from ocr_serving.web.services import DEFAULT_NAMES, Service
 
+LIVE, READY, METRICS, OPENAPI = "/health/live", "/health/ready", "/metrics", "/openapi.json"
+"""Paths that every service has besides its own."""
+
 Schema = dict[str, Any]
 
 _QUAD: Schema = {
@@ -102,12 +105,12 @@ def document(path: str, form: Schema, result: Schema, settings: Settings) -> Sch
     probes_locked = locked and not settings.public_metrics
     paths = {
         path: {"post": _prediction(form, result, settings)},
-        "/health/live": {"get": _probe("Whether the process answers", _json({"type": "object"}), False)},
-        "/health/ready": {"get": _probe("Whether a request would be answered now", _json(_FAULTS), probes_locked)},
-        "/metrics": {"get": _probe("Metrics for Prometheus", {"text/plain": {}}, probes_locked)},
-        "/openapi.json": {"get": _probe("This document", _json({"type": "object"}), probes_locked)},
+        LIVE: {"get": _probe("Whether the process answers", _json({"type": "object"}), False)},
+        READY: {"get": _probe("Whether a request would be answered now", _json(_FAULTS), probes_locked)},
+        METRICS: {"get": _probe("Metrics for Prometheus", {"text/plain": {}}, probes_locked)},
+        OPENAPI: {"get": _probe("This document", _json({"type": "object"}), probes_locked)},
     }
-    paths["/health/ready"]["get"]["responses"]["503"] = {"description": "It would not", "content": _json(_FAULTS)}
+    paths[READY]["get"]["responses"]["503"] = {"description": "It would not", "content": _json(_FAULTS)}
     scheme = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if locked else {}
     return {
         "openapi": "3.1.0",

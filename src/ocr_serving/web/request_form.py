@@ -43,6 +43,7 @@ class Form(msgspec.Struct, frozen=True):
 
 
 _DECODER = msgspec.json.Decoder(Form)
+_NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(body: bytes, max_images: int) -> Form:
@@ -57,10 +58,8 @@ def parse(body: bytes, max_images: int) -> Form:
     quotes = _count_quotes(body)
     try:
         form = _DECODER.decode(body)
-    except msgspec.ValidationError:
+    except _NOT_READ:
         form = _read_closely(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_json() from error
     if quotes != 4 + 4 * len(form.feed) + 2 * len(form.fetch):  # more than the form needs: other keys, or keys twice
         _refuse_duplicates(body)
     if not form.feed:
@@ -73,12 +72,21 @@ def parse(body: bytes, max_images: int) -> Form:
     return form
 
 
+def decode(body: bytes, example: str) -> Any:
+    """What a body of JSON holds.
+
+    Raises:
+        BadInput: it is none; the message shows the example.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except _NOT_READ as error:
+        raise _not_json(example) from error
+
+
 def _read_closely(body: bytes) -> Form:
     """The form of a body that the fast decoder refuses: base64 with white space, else the sentence that says why."""
-    try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_json() from error
+    data = decode(body, EXAMPLE)
     if not isinstance(data, dict):
         raise BadInput(f"The body must be a JSON object. Example: {EXAMPLE}")
     for key in ("feed", "fetch"):
@@ -129,8 +137,8 @@ def _refuse_duplicates(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=check)
     except (ValueError, RecursionError) as error:
-        raise _not_json() from error
+        raise _not_json(EXAMPLE) from error
 
 
-def _not_json() -> BadInput:
-    return BadInput(f"The body is not valid JSON in UTF-8. Example: {EXAMPLE}")
+def _not_json(example: str) -> BadInput:
+    return BadInput(f"The body is not valid JSON in UTF-8. Example: {example}")

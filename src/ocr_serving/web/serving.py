@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
@@ -79,6 +79,7 @@ class Server:
         self._waitress.next_channel_cleanup = math.inf  # run() does it: waitress goes by the wall clock, which may jump
         self._waitress.ours = app  # waitress wraps its own `application`
         self._waitress.limits = settings
+        _warn_if_open(settings.host, settings.api_keys)
 
     def run(self) -> bool:
         """Answer requests until drain() is called, and those that had been accepted; returns whether all were."""
@@ -130,6 +131,11 @@ class Server:
     def _is_idle(self) -> bool:
         channels = list(self._waitress.active_channels.values())
         return not any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def _warn_if_open(host: str, api_keys: Sequence[str]) -> None:
+    if not endpoint.is_loopback(host) and not api_keys:
+        logger.warning("The service listens on %s and asks for no API key: who reaches it can use it.", host)
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
@@ -202,7 +208,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         return bool(super().readable())
 
     def _no_room(self) -> Overloaded | None:
-        """What to answer if the bodies in memory and announced are over the limit."""
+        """What to answer if the bodies in memory are over the limit."""
         limit = self.server.limits.max_buffered_bytes
         if sum(_held(channel) for channel in list(self.server.active_channels.values())) <= limit:
             return None
@@ -210,6 +216,6 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
 
 def _held(channel: _Channel) -> int:
-    """Bytes of the bodies that a connection's requests have or announce."""
+    """Bytes that have come of the bodies of a connection's requests; what is announced costs its sender nothing."""
     requests = [channel.request, *channel.requests]
-    return sum(max(r.content_length, r.body_bytes_received) for r in requests if r is not None)
+    return sum(request.body_bytes_received for request in requests if request is not None)

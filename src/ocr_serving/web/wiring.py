@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -90,8 +89,7 @@ class _Wiring:
     def remote_detector(self) -> Detector:
         """A detector on the det model server that users start."""
         predictor = self.stack.enter_context(closing(DetServer(self.settings)))
-        name = Path(self.settings.det_model).name
-        self.backends.append(Backend("det", name, REMOTE, "", partial(predictor.predict, *_DET_PROBE)))
+        self.backends.append(Backend("det", "", REMOTE, "", partial(predictor.predict, *_DET_PROBE)))
         return Detector(self.metrics.measured(predictor, "det"), self.settings)
 
     def detector(self) -> Detector:

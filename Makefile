@@ -43,22 +43,26 @@ clean:
 
 .venv/installed-cpu: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv (about 370 MB of packages the first time)"
+	@rm -f .venv/installed-gpu
 	@start=$$(date +%s); $(PIP) --editable '.[onnxruntime]' && echo "Installed in $$(($$(date +%s) - start)) s"
 	@touch $@
 
-# onnxruntime and onnxruntime-gpu hold the same files
+# onnxruntime and onnxruntime-gpu hold the same files, so one replaces the other, and what was installed is to do again.
 .venv/installed-gpu: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv, with the CUDA libraries"
-	@.venv/bin/python -m pip uninstall --quiet --yes onnxruntime
+	@rm -f .venv/installed-cpu .venv/installed-dev .venv/installed-soak
+	@.venv/bin/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	@$(PIP) --editable '.[gpu]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	@echo "Installing with the development tools into .venv"
+	@rm -f .venv/installed-gpu
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv/installed-soak: .venv/bin/python pyproject.toml
 	@echo "Installing with what the soak needs into .venv"
+	@rm -f .venv/installed-gpu
 	@$(PIP) --editable '.[dev,soak]'
 	@touch $@

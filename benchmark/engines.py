@@ -4,33 +4,37 @@
 
 The floor of a page is det at its input's size and each of its lines alone: at the width that it is read at, in the
 batch that is best for that width, all cores at work and every shape warmed up. What the pipeline adds to it comes from
-lines read twice, from batches that are not the best and from cores that wait.
+lines read twice, from batches that are not the best and from cores that wait. Pages, det alone and lines alone take
+turns, so that whatever else the machine does meets all alike.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
 from statistics import fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from harness import images, ours, result
-from harness.measure import median_time, milliseconds
+from harness import images, ours, result, turns
+from harness.measure import milliseconds
 from harness.result import Result
 from harness.services import Models
-from harness.staged import staged
+from harness.staged import StagedPipeline, staged
 
 from ocr_serving import recognition
+from ocr_serving.cores import usable_cores
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
 from ocr_serving.geometry import Image, crops
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
-from ocr_serving.settings import Settings, usable_cores
+from ocr_serving.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +47,8 @@ STEP = 8
 """Pixels of width that make one time step of a rec model: widths between its multiples cost the same."""
 MOST_WIDTHS = 8
 """So many are measured; the cost of those between is interpolated."""
+
+Job = TypeVar("Job")
 
 
 class Recorder:
@@ -62,9 +68,9 @@ class Recorder:
         """See predictor.base.Predictor.close."""
         self._inner.close()
 
-    def again(self, feed: Mapping[str, Array] | None = None) -> None:
-        """The last call once more, or the like with another feed, which is not kept."""
-        self._inner.predict(self.feed if feed is None else feed, self.fetch)
+    def again(self, feed: Mapping[str, Array]) -> None:
+        """The like of the last call with another feed, which is not kept."""
+        self._inner.predict(feed, self.fetch)
 
 
 class Pair:
@@ -79,26 +85,33 @@ class Pair:
         self._repeat = repeat
 
     def measure(self, pictures: Sequence[Image]) -> Result:
-        """Engine times in milliseconds, means over the images."""
-        pages = [self._page(picture) for picture in pictures]
-        widths = [self._widths(picture) for picture in pictures]
-        det = fmean(self._det_seconds(picture) for picture in pictures)
-        cost = LineCost(self._rec, self._repeat, [width for page in widths for width in page])
-        floor = fmean(sum(map(cost.seconds, page)) for page in widths)
+        """Engine times in milliseconds, means over the images; pages, det and lines take turns."""
+        widths, feeds = [], []
+        for picture in pictures:
+            widths.append(self._widths(picture))
+            feeds.append(self._det.feed)
+        lines = measured_widths([width for page in widths for width in page])
+        with (
+            staged(self._det, self._rec, self._models, self._settings) as pipeline,
+            ThreadPoolExecutor(usable_cores()) as pool,
+        ):
+            jobs: dict[tuple[str, int, int], Callable[[], float]] = {}
+            for i, (picture, feed) in enumerate(zip(pictures, feeds, strict=True)):
+                jobs["page", i, 1] = partial(page_seconds, pipeline, picture)
+                jobs["det", i, 1] = partial(seconds, self._det.again, feed)
+            for width, batch in product(lines, BATCHES):
+                jobs["rec", width, batch] = partial(line_seconds, self._rec, pool, width, batch)
+            found = in_turns(jobs, self._repeat)
+        page, det = (fmean(found[name, i, 1] for i in range(len(pictures))) for name in ("page", "det"))
+        cost = [min(found["rec", width, batch] for batch in BATCHES) for width in lines]
+        rec = fmean(sum(np.interp([step(width) for width in page], lines, cost)) for page in widths)
         return {
             "lines": round(fmean(map(len, widths)), 1),
             "det_ms": milliseconds(det),
-            "rec_ms": milliseconds(fmean(page["rec_infer"] for page in pages)),
-            "rec_floor_ms": milliseconds(floor),
-            "page_ms": milliseconds(fmean(page["det_infer"] + page["rec_infer"] for page in pages)),
-            "floor_ms": milliseconds(det + floor),
+            "rec_floor_ms": milliseconds(rec),
+            "page_ms": milliseconds(page),
+            "floor_ms": milliseconds(det + rec),
         }
-
-    def _page(self, picture: Image) -> dict[str, float]:
-        """Stage -> median seconds of a page in the pipeline."""
-        with staged(self._det, self._rec, self._models, self._settings) as pipeline:
-            runs = [pipeline.run(picture) for _ in range(1 + self._repeat)][1:]
-        return {stage: median(run[stage] for run in runs) for stage in runs[0]}
 
     def _widths(self, picture: Image) -> list[int]:
         """The width at which each line of a page is read."""
@@ -106,39 +119,49 @@ class Pair:
         exponent = self._settings.rec_squeeze
         return [recognition.input_width(line.shape[1], line.shape[0], self._height, exponent) for line in lines]
 
-    def _det_seconds(self, picture: Image) -> float:
-        Detector(self._det, self._settings).detect(picture)
-        return median_time(self._det.again, self._repeat)
+
+def in_turns(jobs: Mapping[Job, Callable[[], float]], repeat: int) -> dict[Job, float]:
+    """Median seconds of each job, done in turn `repeat` times, after one time that does not count."""
+    times: dict[Job, list[float]] = {name: [] for name in jobs}
+    for _ in range(1 + repeat):
+        for name, run in jobs.items():
+            time.sleep(turns.PAUSE_SECONDS)
+            times[name].append(run())
+    return {name: median(found[1:]) for name, found in times.items()}
 
 
-class LineCost:
-    """What a line costs at least, by its width; asks a rec predictor that has been called before."""
-
-    def __init__(self, rec: Recorder, repeat: int, widths: Sequence[int]) -> None:
-        steps = sorted({self._rounded(width) for width in widths})
-        if len(steps) > MOST_WIDTHS:
-            steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_WIDTHS).astype(int)]
-        self._widths = steps
-        self._seconds = [min(line_seconds(rec, width, n, repeat) for n in BATCHES) for width in steps]
-
-    def seconds(self, width: int) -> float:
-        """Of a line so many pixels wide."""
-        return float(np.interp(self._rounded(width), self._widths, self._seconds))
-
-    @staticmethod
-    def _rounded(width: int) -> int:
-        """Downwards, as a floor should be."""
-        return max(STEP, width // STEP * STEP)
+def page_seconds(pipeline: StagedPipeline, picture: Image) -> float:
+    """Seconds that a page in the pipeline is with the engine."""
+    stages = pipeline.run(picture)
+    return stages["det_infer"] + stages["rec_infer"]
 
 
-def line_seconds(rec: Recorder, width: int, batch: int, repeat: int) -> float:
-    """Seconds a line in batches of `batch`, one on every core."""
+def line_seconds(rec: Recorder, pool: ThreadPoolExecutor, width: int, batch: int) -> float:
+    """Seconds a line in batches of `batch`, one on every core, none of which waits for another; rec has a last call."""
     ((name, last),) = rec.feed.items()
     lines = {name: np.random.default_rng(0).integers(0, 255, (batch, last.shape[1], width, 3), np.uint8)}
-    workers = usable_cores()
+    cores = usable_cores()
+    return fmean(pool.map(lambda _: seconds(rec.again, lines), range(cores))) / (batch * cores)
 
-    with ThreadPoolExecutor(workers) as pool:
-        return median_time(lambda: list(pool.map(rec.again, [lines] * workers)), repeat) / (batch * workers)
+
+def seconds(run: Callable[..., object], *arguments: object) -> float:
+    """That a call takes."""
+    begin = time.perf_counter()
+    run(*arguments)
+    return time.perf_counter() - begin
+
+
+def measured_widths(widths: Sequence[int]) -> list[int]:
+    """MOST_WIDTHS or fewer that stand for all."""
+    steps = sorted({step(width) for width in widths})
+    if len(steps) > MOST_WIDTHS:
+        steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_WIDTHS).astype(int)]
+    return steps
+
+
+def step(width: int) -> int:
+    """A width that costs the same, rounded downwards as a floor should be."""
+    return max(STEP, width // STEP * STEP)
 
 
 def measure(sets: Sequence[images.ImageSet], families: Sequence[str], engines: Sequence[str], repeat: int) -> Result:
@@ -173,8 +196,8 @@ def _row(models: Models, name: str, pictures: Sequence[Image], repeat: int) -> R
 
 def markdown(data: Result) -> str:
     """One table a family."""
-    columns = ("lines", "det_ms", "rec_ms", "rec_floor_ms", "page_ms", "floor_ms")
-    names = ("lines a page", "det", "rec in the pipeline", "rec floor", "page", "page floor", "page / floor")
+    columns = ("lines", "det_ms", "rec_floor_ms", "page_ms", "floor_ms")
+    names = ("lines a page", "det", "rec floor", "page", "page floor", "page / floor")
     parts = []
     for family, rows in data["families"].items():
         head = [f"{family}, ms, mean of {data['images']} images", *names]

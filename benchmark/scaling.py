@@ -3,23 +3,28 @@
     .venv/bin/python benchmark/scaling.py
 
 Our in-process pipeline on drawn pages, from the bytes of a JPEG file to the texts; medians, one series after the other.
+
+The words under a table go part by part. Two points in a row belong to one part as long as the local exponent,
+log(ratio of times) / log(ratio of sizes), rounds to the same half: 0 is hardly any growth, 1 is growth in proportion.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from harness import ours, pages, result
 from harness.lines import Read
-from harness.measure import Growth, growth, median_time, milliseconds
+from harness.measure import median_time, milliseconds, number
 from harness.peer import PeerProcess
 from harness.plot import log_x, log_y
 from harness.result import Result
@@ -34,6 +39,8 @@ LINES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 50.0)
 CONCURRENCY = (1, 2, 4, 8, 16)
 FAMILIES = ("ppocrv6_tiny", "ppocrv4_mobile", "ppocrv5_mobile", "ppocrv6_small")
+PACES = {0: "hardly changes", 1: "grows more slowly than they do", 2: "grows about in proportion"}
+"""Exponent in halves -> words."""
 USUAL_LINES = 40
 """On a page whose lines are not what varies."""
 
@@ -51,7 +58,7 @@ class Run:
         """Cost against the lines on a page."""
         with ours.reader(self.models) as read:
             points = [self._point(read, n, pages.page(n)) for n in LINES[: self.limit]]
-        return _series("number of lines", points)
+        return _series("lines", points)
 
     def pixels(self) -> Result:
         """Cost against the size of one page with the same text."""
@@ -80,7 +87,7 @@ class Run:
                 with PeerProcess(sys.executable, "worker_ours.py", [self.models.family, str(n)]) as worker:
                     seconds = [worker.read(file).seconds for _ in range(1 + self.repeat)][1:]
                 points.append({"x": n, "ms": milliseconds(median(seconds))})
-        return _series("number of cores", points)
+        return _series("cores", points)
 
     def model_size(self) -> Result:
         """Cost against the size of the models on disk."""
@@ -116,9 +123,7 @@ def _at_once(read: Read, data: bytes, n: int, repeat: int) -> Result:
 
 
 def _series(x: str, points: Sequence[Result]) -> Result:
-    enough = len(points) > 2
-    law = growth([point["x"] for point in points], [point["ms"] for point in points]) if enough else None
-    return {"x": x, "points": list(points), "law": law.as_dict() if law else None}
+    return {"x": x, "points": list(points)}
 
 
 SERIES: dict[str, Callable[[Run], Result]] = {
@@ -131,26 +136,40 @@ SERIES: dict[str, Callable[[Run], Result]] = {
 
 
 def markdown(data: Result) -> str:
-    """A table and the law of each series."""
+    """A table of each series, and how it grows."""
     parts = []
     for series in data.values():
         columns = [column for column in series["points"][0] if column != "x"]
         rows: Iterable[list[object]] = ([p["x"], *(p[column] for column in columns)] for p in series["points"])
         parts.append(result.table([series["x"], *(column.replace("_per_", "/") for column in columns)], rows))
-        if sentence := _words(series):
-            parts.append(sentence + "\n")
+        if len(series["points"]) > 1 and _is_one_thing(series):
+            parts.append(_words(series) + "\n")
     return "\n".join(parts)
 
 
+def _is_one_thing(series: Result) -> bool:
+    """Whether only the size varies: models of several families are different networks."""
+    return "family" not in series["points"][0]
+
+
 def _words(series: Result) -> str:
-    """How the cost of a series grows; of two points, which have no law, how they differ."""
-    if series["law"]:
-        return Growth(**series["law"]).words(series["x"])
-    if len(series["points"]) != 2:
-        return ""
-    first, last = series["points"]
-    more, cost = (last[key] / first[key] for key in ("x", "ms"))
-    return f"At {more:.3g} times the {series['x']} the cost is {cost:.3g} times as high."
+    """How the time of a series grows, part by part."""
+    parts = []
+    for pace, group in groupby(pairwise(series["points"]), lambda pair: _pace(*pair)):
+        steps = list(group)
+        first, last = steps[0][0], steps[-1][1]
+        more, cost = (number(last[key] / first[key]) for key in ("x", "ms"))
+        how = PACES.get(pace, "grows faster than they do" if pace > 0 else "falls")
+        named = series["x"]
+        parts.append(
+            f"from {first['x']:g} to {last['x']:g} {named} it {how}, {cost} times for {more} times the {named}"
+        )
+    return f"The time: {'; '.join(parts)}."
+
+
+def _pace(before: Result, after: Result) -> int:
+    """The exponent of x between two points, in halves."""
+    return round(2 * math.log(after["ms"] / before["ms"]) / math.log(after["x"] / before["x"]))
 
 
 def figures(data: Result) -> dict[str, Figure]:
@@ -163,7 +182,7 @@ def figures(data: Result) -> dict[str, Figure]:
     figure = Figure(figsize=(3 * len(shown), 2.8), layout="constrained")
     for axes, series in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         x, ms = zip(*((point["x"], point["ms"]) for point in series["points"]), strict=True)
-        axes.plot(x, ms, marker="o")
+        axes.plot(x, ms, "o-" if _is_one_thing(series) else "o")
         log_x(axes, x)
         log_y(axes)
         axes.set(xlabel=series["x"], ylabel="ms")

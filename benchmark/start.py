@@ -48,8 +48,7 @@ def markdown(data: Result) -> str:
     starts = []
     for name, found in data["services"].items():
         for key, title in (("ready_s", "ready"), ("first_answer_s", "first answer")):
-            times = [start[key] for start in found["starts"]]
-            starts.append([f"{name}, {title}", times[0], median(times[1:] or times)])
+            starts.append([f"{name}, {title}", *_first_and_later(found["starts"], key)])
     memory: list[list[object]] = []
     for name, found in data["services"].items():
         processes = found["memory"]
@@ -76,7 +75,7 @@ def figures(data: Result) -> dict[str, Figure]:
     figure = Figure(figsize=(8, 1 + 0.5 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, title in enumerate(("first start", "later ones, median")):
-        seconds = [_answered(found["starts"])[i] for found in services.values()]
+        seconds = [_first_and_later(found["starts"], "first_answer_s")[i] for found in services.values()]
         left.barh([row + 0.4 * i - 0.2 for row in range(len(names))], seconds, 0.4, label=title)
     left.set_yticks(range(len(names)), names)
     memory = [sum(m["pss_mb"] for m in found["memory"].values()) for found in services.values()]
@@ -88,9 +87,9 @@ def figures(data: Result) -> dict[str, Figure]:
     return {"start": figure}
 
 
-def _answered(starts: Sequence[Result]) -> tuple[float, float]:
-    """Seconds to the first answer: of the first start, and of the later ones."""
-    times = [start["first_answer_s"] for start in starts]
+def _first_and_later(starts: Sequence[Result], key: str) -> tuple[float, float]:
+    """Seconds of the first start, and the median of the later ones."""
+    times = [start[key] for start in starts]
     return times[0], median(times[1:] or times)
 
 

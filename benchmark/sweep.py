@@ -47,17 +47,10 @@ TRIED = (
 """With det_thresh: the values that the publisher of PP-OCRv6 uses."""
 ENGINE_SETTINGS = ("engine", "device", "gpu_id", "precision", "threads")
 """Variants that differ in one of them need predictors of their own; all others share theirs."""
-PIPELINE_SETTINGS = (
-    "det_limit_side",
-    "det_thresh",
-    "det_box_thresh",
-    "det_unclip_ratio",
-    "det_max_boxes",
-    "det_min_side",
-    "rec_min_score",
-    "rec_squeeze",
-    "rec_doubt_score",
-    "rec_batch",
+PIPELINE_SETTINGS = tuple(
+    name
+    for name in Settings.__struct_fields__
+    if name.startswith(("det_", "rec_")) and not name.endswith(("_model", "_endpoint"))
 )
 Variants = Mapping[str, Mapping[str, str]]
 """Name -> the settings that it changes."""

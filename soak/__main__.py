@@ -12,7 +12,8 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from harness import result
 from harness.images import ROOT
@@ -32,7 +33,7 @@ from soak import (
     surroundings,
     upstream,
 )
-from soak.scenario import Context, Finding, Options, Scenario
+from soak.scenario import FORMS, Context, Finding, Options, Scenario
 
 REPORT = ROOT / "docs" / "reliability.md"
 FINDINGS = ROOT / "soak" / "findings.json"
@@ -51,6 +52,18 @@ SCENARIOS: tuple[Scenario, ...] = tuple(
 _WORDS = {True: "yes", False: "**no**", None: "does not apply"}
 
 
+@dataclass(frozen=True)
+class Row:
+    """A finding, kept: its form (one of FORMS), and the commit and day of its run."""
+
+    figure: str
+    passed: bool | None
+    seconds: int
+    form: str
+    commit: str
+    date: str
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for and write the report; 1 if something did not pass."""
     args = _parser().parse_args(argv)
@@ -61,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.fuzz_seconds // 10 if args.quick else args.fuzz_seconds,
         args.examples // 10 if args.quick else args.examples,
     )
-    context = Context(options)
+    context, machine = Context(options), result.machine()
     wanted = [scenario for scenario in SCENARIOS if not args.only or scenario.id in args.only]
-    _say_how_long(wanted, args.quick)
+    _say_how_long(wanted, options)
     failed, start = False, time.monotonic()
     try:
         for scenario in wanted:
@@ -76,8 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-            entry = {"figure": found.figure, "passed": found.passed, "seconds": round(seconds), "quick": args.quick}
-            _write({**_read(), scenario.id: entry}, args.note)
+            row = Row(
+                found.figure,
+                found.passed,
+                round(seconds),
+                scenario.form(options),
+                machine["commit"],
+                machine["date"],
+            )
+            write({**read(), scenario.id: row})
     finally:
         context.close()
     print(f"{(time.monotonic() - start) / 60:.0f} minutes", file=sys.stderr)
@@ -93,44 +113,44 @@ def _run(scenario: Scenario, context: Context) -> Finding:
         return Finding(f"broke: {type(error).__name__}", False)
 
 
-def _say_how_long(scenarios: Sequence[Scenario], quick: bool) -> None:
+def _say_how_long(scenarios: Sequence[Scenario], options: Options) -> None:
     """What the same form of them took when it was run last."""
-    known = [found for s in scenarios if (found := _read().get(s.id)) and found["quick"] is quick]
-    minutes = sum(float(str(found["seconds"])) for found in known) / 60
+    rows = read()
+    known = [row.seconds for s in scenarios if (row := rows.get(s.id)) and row.form == s.form(options)]
+    minutes = sum(known) / 60
     print(f"{len(known)} of {len(scenarios)} scenarios took {minutes:.0f} minutes when last run.", file=sys.stderr)
 
 
-def _read() -> dict[str, dict[str, object]]:
+def read() -> dict[str, Row]:
     """What earlier runs found, by scenario."""
-    found: dict[str, dict[str, object]] = {}
-    if FINDINGS.exists():
-        found = json.loads(FINDINGS.read_text(encoding="utf-8"))
-    return found
+    if not FINDINGS.exists():
+        return {}
+    return {name: Row(**fields) for name, fields in json.loads(FINDINGS.read_text(encoding="utf-8")).items()}
 
 
-def _write(findings: dict[str, dict[str, object]], note: str) -> None:
-    FINDINGS.write_text(json.dumps(findings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+def write(findings: Mapping[str, Row]) -> None:
+    """Keep the findings, and report them."""
+    kept = {name: asdict(row) for name, row in findings.items()}
+    FINDINGS.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     rows = []
     for scenario in SCENARIOS:
-        if found := findings.get(scenario.id):
-            short = " (quick form)" if found["quick"] else ""
-            word = _WORDS[found["passed"]]  # type: ignore[index]
-            rows.append(f"| {scenario.id} | {scenario.done} | {found['figure']}{short} | {word} |")
+        if row := findings.get(scenario.id):
+            cells = scenario.id, scenario.done, row.figure + FORMS[row.form], _WORDS[row.passed]
+            rows.append(f"| {' | '.join(cells)} | {row.commit}, {row.date} |")
     machine = result.machine()
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     REPORT.write_text(
         f"""# What the services survive
 
-Written by `make soak`: every scenario in its long form, against the commands that users start, over loopback.
-`make test` holds a quick form of each.
+Written by `make soak`: scenarios against the commands that users start, over loopback. The last column says which
+commit was run, and when.
 
-Machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, Python {machine["python"]}, {packages};
-commit {machine["commit"]}, {machine["date"]}. {note}
+Machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, Python {machine["python"]}, {packages}.
 
 "Alive" means that the next valid request is answered rightly and the liveness probe in under 100 ms.
 
-| id | what was done | figure | pass |
-|---|---|---|---|
+| id | what was done | figure | pass | run |
+|---|---|---|---|---|
 """
         + "\n".join(rows)
         + "\n",
@@ -142,13 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="ID", choices=[s.id for s in SCENARIOS], help="these scenarios")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time and of the requests")
-    parser.add_argument("--requests", type=int, default=20_000, help="of M1 (default: %(default)s)")
-    parser.add_argument("--overload-seconds", type=float, default=60, help="of O1 (default: %(default)s)")
-    parser.add_argument("--fuzz-seconds", type=int, default=40, help="of each entry in D4 (default: %(default)s)")
-    parser.add_argument(
-        "--examples", type=int, default=3000, help="of schemathesis, an operation (default: %(default)s)"
-    )
-    parser.add_argument("--note", default="", help="a sentence about the machine for the report")
+    usual = Options()
+    for flag, kind, usual_value, what in (
+        ("--requests", int, usual.requests, "of M1"),
+        ("--overload-seconds", float, usual.overload_seconds, "of O1"),
+        ("--fuzz-seconds", int, usual.fuzz_seconds, "of each entry in D4"),
+        ("--examples", int, usual.examples, "of schemathesis, an operation"),
+    ):
+        parser.add_argument(flag, type=kind, default=usual_value, help=f"{what} (default: %(default)s)")
     return parser
 
 

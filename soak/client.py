@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -19,6 +19,8 @@ PATH = "/ocr/prediction"
 SECONDS = 90.0
 """After so long without an answer, a request hangs: status 0."""
 JSON = {"Content-Type": "application/json"}
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+"""Of a request written by hand: further header lines and an empty line follow."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,30 @@ def in_threads(jobs: Sequence[Any]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+class Repeated:
+    """Does something over and over while a block runs: in so many threads, each after a pause in seconds."""
+
+    def __init__(self, act: Callable[[], object], threads: int = 1, pause: float = 0.0) -> None:
+        self._act = act
+        self._pause = pause
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Repeated:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause):
+            self._act()
 
 
 def _connection(port: int, timeout: float = SECONDS) -> HTTPConnection:

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.web import server_timing
 
 from soak import client, pictures
-from soak.client import HOST, PATH
+from soak.client import HOST
 from soak.scenario import Context, Finding, Scenario, Stack, counts
 
 HOUR = 3600
@@ -55,9 +55,9 @@ def _across(stack: Stack, jump: Callable[[], object]) -> Finding:
     thread = threading.Thread(target=lambda: running.append(client.post(stack.port, long)))
     thread.start()
     data = client.body(pictures.page())
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = client.HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(data)
     with socket.create_connection((HOST, stack.port), client.SECONDS) as upload:
-        upload.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data[:1000])
+        upload.sendall(head + data[:1000])
         time.sleep(0.5)
         jump()
         time.sleep(3)  # so that the server looks after its connections in between

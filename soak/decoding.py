@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import cv2
+import fuzz_targets
 import image_files
 import numpy as np
 from harness.images import ROOT
 from PIL import Image
 
-from ocr_serving.wire import frame, messages, meta
-from ocr_serving.wire.tensor import Tensor
 from soak import client, hostile, pictures
 from soak.memory import peak_mb, reset_peak
 from soak.scenario import Context, Finding, Scenario, counts
-
-_FUZZER = ("-max_len=8192", "-timeout=2", "-rss_limit_mb=1024", "-print_final_stats=1", "-artifact_prefix=/dev/null")
-"""No input may take two seconds or a gigabyte."""
 
 
 def d1(context: Context) -> Finding:
@@ -97,37 +91,18 @@ def d4(context: Context) -> Finding:
             "atheris is not installed for this Python; hypothesis fuzzes the same entries in make test", None
         )
     seconds, figures, passed = context.options.fuzz_seconds, [], True
-    for target, seeds in _seeds().items():
-        with tempfile.TemporaryDirectory() as corpus:
-            for number, seed in enumerate(seeds):
-                (Path(corpus) / str(number)).write_bytes(seed)
-            command = [sys.executable, "-m", "soak.fuzz", target, f"-max_total_time={seconds}", *_FUZZER, corpus]
-            done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=seconds + 120
-            )
-        runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+    for target in fuzz_targets.TARGETS:
+        command = [sys.executable, "tests/fuzz/run.py", target, str(seconds)]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=seconds + 120
+        )
+        runs = re.search(r"Done (\d+) runs", done.stderr)
         found = "" if done.returncode == 0 else " FAILED"
         figures.append(f"{target} {int(runs[1]) if runs else 0:,} inputs{found}")
         passed &= done.returncode == 0
         if found:
             print(done.stderr[-3000:], file=sys.stderr)
     return Finding(f"{seconds} s each: {', '.join(figures)}", passed)
-
-
-def _seeds() -> dict[str, list[bytes]]:
-    """Target -> good inputs to begin with."""
-    array = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    message = b"".join(messages.encode_request([Tensor("x", "image", array)], ["out"]))
-    oip = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
-    json_form = b'{"tensor":[{"float_data":[1,2],"elem_type":1,"shape":[1,2],"name":"x"}],"fetch_var_names":["out"]}'
-    return {
-        "image": list(image_files.files().values()),
-        "form": [client.body(b"image"), client.body(b"one", b"two", fetch=("scores",))],
-        "frame": [b"".join(frame.encode(meta.for_request(1, 500, "id"), [message]))],
-        "message": [b"\0" + message],
-        "json": [json_form],
-        "oip": [b"\x03\0" + oip, b"\x01" + bytes([len(oip)]) + oip + bytes(8)],
-    }
 
 
 def d5(context: Context) -> Finding:
@@ -158,6 +133,11 @@ SCENARIOS = (
     Scenario("D1", "headers that announce huge pictures", d1),
     Scenario("D2", "no images, cut at every sixteenth, damaged", d2),
     Scenario("D3", "every kind of file and of pixel; EXIF 1 to 8; extreme shapes", d3),
-    Scenario("D4", "atheris, from good inputs, on the decoders of images, forms, frames, messages, JSON and OIP", d4),
+    Scenario(
+        "D4",
+        "atheris (tests/fuzz/run.py), from good inputs, on every decoder of what comes from outside",
+        d4,
+        "fuzz_seconds",
+    ),
     Scenario("D5", "a blank page, noise, a page of 5000 words", d5),
 )

@@ -11,25 +11,24 @@ from collections.abc import Mapping
 import image_files
 
 from soak import client
-from soak.client import Reply
+from soak.client import HEAD, Reply
 from soak.scenario import Context, Finding, Scenario, counts
 
-_HEAD = b"POST /ocr/prediction HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 FRAMES: Mapping[str, bytes] = {
-    "CL and TE": _HEAD
+    "CL and TE": HEAD
     + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\n\r\n",
-    "two CL": _HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-    "negative CL": _HEAD + b"Content-Length: -1\r\n\r\n",
-    "CL no number": _HEAD + b"Content-Length: 0x10\r\n\r\n",
-    "CL plus": _HEAD + b"Content-Length: +5\r\n\r\nhello",
+    "two CL": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "negative CL": HEAD + b"Content-Length: -1\r\n\r\n",
+    "CL no number": HEAD + b"Content-Length: 0x10\r\n\r\n",
+    "CL plus": HEAD + b"Content-Length: +5\r\n\r\nhello",
     "huge header": b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
-    "bad chunk": _HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
-    "negative chunk": _HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
-    "TE twice": _HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-    "TE identity": _HEAD + b"Transfer-Encoding: identity\r\n\r\n",
-    "TE in 1.0": _HEAD.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "space before colon": _HEAD + b"Content-Length : 2\r\n\r\n{}",
-    "folded header": _HEAD + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
+    "bad chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "negative chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+    "TE twice": HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "TE identity": HEAD + b"Transfer-Encoding: identity\r\n\r\n",
+    "TE in 1.0": HEAD.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "space before colon": HEAD + b"Content-Length : 2\r\n\r\n{}",
+    "folded header": HEAD + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
     "HTTP/0.9": b"GET /\r\n\r\n",
     "HTTP/3.7": b"GET / HTTP/3.7\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),

@@ -32,11 +32,7 @@ def l1(context: Context) -> Finding:
     for _ in range(20):
         begin = time.monotonic()
         with socket.create_connection((HOST, stack.port), 5) as connection:
-            head = (
-                f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-                f"{LIMIT + 1}\r\n\r\n"
-            )
-            connection.sendall(head.encode())
+            connection.sendall(client.HEAD + b"Content-Length: %d\r\n\r\n" % (LIMIT + 1))
             answer = connection.makefile("rb").read()
         slowest = max(slowest, time.monotonic() - begin)
         closed &= client.raw_statuses(answer) == [413] and b'"code":"PAYLOAD_TOO_LARGE"' in answer.replace(b" ", b"")
@@ -49,9 +45,7 @@ def l2(context: Context) -> Finding:
     """Chunked and too large."""
     with context.stack("--max-body-bytes", str(MEGABYTE)) as stack:
         chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
-        head = (
-            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        ).encode()
+        head = client.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         served = client.raw_statuses(client.raw(stack.port, head, *[chunk] * 17, b"0\r\n\r\n"))
         alive = stack.is_alive()
     app = create_app(DetService(None), Settings(max_body_bytes=1000))  # type: ignore[arg-type]  # never asked
@@ -72,11 +66,9 @@ def l3(context: Context) -> Finding:
         chunked = []
         for more in (-100, 1):
             data = form.ljust(MEGABYTE + more)
-            head = (
-                b"POST /ocr/prediction HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            )
+            head = client.HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
-            chunked += client.raw_statuses(client.raw(stack.port, head, b"Transfer-Encoding: chunked\r\n\r\n", body))
+            chunked += client.raw_statuses(client.raw(stack.port, head, body))
         other = {
             kind: client.post(stack.port, form, {"Content-Type": kind}).status
             for kind in ("application/octet-stream", "multipart/form-data; boundary=x")

@@ -28,7 +28,7 @@ class Footprint:
     """What each process holds at a moment: resident MB, threads, file descriptors."""
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
-        self.held = {
+        self.held: dict[str, tuple[float, int, int]] = {
             name: (process.memory_info().rss / 1e6, process.num_threads(), process.num_fds())
             for name, process in processes.items()
         }
@@ -153,7 +153,7 @@ def m3(context: Context) -> Finding:
 
 
 SCENARIOS = (
-    Scenario("M1", "mixed small requests by 8 clients after a warm-up, one in five of them bad", m1),
+    Scenario("M1", "mixed small requests by 8 clients after a warm-up, one in five of them bad", m1, "requests"),
     Scenario("M2", "images of sizes that all differ", m2),
     Scenario("M3", "requests that fail: no JSON, no form, no image, nothing, a damaged image", m3),
 )

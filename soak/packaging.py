@@ -15,7 +15,7 @@ from harness.images import ROOT
 from packaging.requirements import Requirement
 
 from ocr_serving import zoo
-from ocr_serving.zoo_catalog import DICTIONARY
+from ocr_serving.zoo_catalog import DICTIONARY, Member, Remote
 from soak import client, confined, pictures
 from soak.scenario import Context, Finding, Scenario, Stack
 
@@ -79,7 +79,8 @@ def _weights() -> Finding:
     catalogue = zoo.load()
     sums = [wheel.sha256 for wheel in catalogue.wheels.values()]
     for model in catalogue.models:
-        sums += [file.sha256 for file in (*model.members, *model.urls) if file.name != DICTIONARY]
+        files: tuple[Member | Remote, ...] = (*model.members, *model.urls)
+        sums += [file.sha256 for file in files if file.name != DICTIONARY]
     pinned = sum(len(text) == 64 for text in sums)
     figure = f"{pinned} of {len(sums)} wheels and weights of the zoo pinned by SHA-256 (Python packages by range alone)"
     return Finding(figure, pinned == len(sums))

@@ -12,38 +12,32 @@ import server_process
 from harness.images import ROOT
 
 from soak import client, pictures
+from soak.client import Repeated
 from soak.scenario import SAMPLE, Context, Finding, Scenario, counts, seconds_until
 
 TYPED = {200, 429, 500, 502, 503, 504}
 """What may be answered while a process is dead or frozen; a hang or a broken connection is none of these."""
 
 
-class Flood:
-    """Clients that go on asking while a block runs."""
+class Flood(Repeated):
+    """Clients that go on asking while a block runs, and have done so for a second when it begins."""
 
     def __init__(self, port: int, clients: int = 4) -> None:
+        super().__init__(self._ask, clients)
         self.replies: list[client.Reply] = []
         self._port = port
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self._body = client.body(pictures.page())
 
     def __enter__(self) -> Flood:
-        for thread in self._threads:
-            thread.start()
+        super().__enter__()
         time.sleep(1)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        data = client.body(pictures.page())
-        while not self._stop.is_set():
-            self.replies.append(client.post(self._port, data))
-            if self.replies[-1].status != 200:
-                time.sleep(0.1)
+    def _ask(self) -> None:
+        reply = client.post(self._port, self._body)
+        self.replies.append(reply)
+        if reply.status != 200:
+            time.sleep(0.1)
 
     @property
     def slowest(self) -> float:

@@ -21,6 +21,8 @@ from soak.client import Reply
 
 LIVE_SECONDS = 0.1
 """What the liveness probe may take, in a service that is called alive."""
+FORMS = {"long": "", "quick": " (quick form)", "short": " (shorter than usual)"}
+"""Form of a scenario -> how the report calls it."""
 SAMPLE = (ROOT / "rec_img/line_1.png").read_bytes
 SAMPLE_TEXT = "欢迎光临"
 
@@ -37,11 +39,11 @@ class Options:
         examples: of schemathesis, for each operation.
     """
 
-    quick: bool
-    requests: int
-    overload_seconds: float
-    fuzz_seconds: int
-    examples: int
+    quick: bool = False
+    requests: int = 20_000
+    overload_seconds: float = 60
+    fuzz_seconds: int = 40
+    examples: int = 3000
 
     def scaled(self, count: int) -> int:
         """The count, or a tenth of it in the quick form."""
@@ -83,9 +85,9 @@ class Stack:
                 total += float(found[2])
         return total
 
-    def ask(self, **options: float) -> Reply:
+    def ask(self) -> Reply:
         """A valid request."""
-        return client.post(self.port, client.body(SAMPLE()), **options)  # type: ignore[arg-type]
+        return client.post(self.port, client.body(SAMPLE()))
 
     def is_alive(self) -> bool:
         """Whether a valid request is answered rightly and the liveness probe in time."""
@@ -154,11 +156,20 @@ class Scenario:
         id: as docs/reliability.md names it.
         done: what is done, in words.
         run: does it.
+        length: the option that says how long it takes; empty where none does.
     """
 
     id: str
     done: str
     run: Callable[[Context], Finding]
+    length: str = ""
+
+    def form(self, options: Options) -> str:
+        """One of FORMS."""
+        if options.quick:
+            return "quick"
+        short = self.length and getattr(options, self.length) < getattr(Options, self.length)
+        return "short" if short else "long"
 
 
 def seconds_until(condition: Callable[[], object], limit: float) -> float | None:

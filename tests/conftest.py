@@ -12,6 +12,7 @@ from compat_clients import Clients
 from rpc_peers import Doubler, serving
 from server_process import ServerProcess
 
+from ocr_serving import zoo
 from ocr_serving.server.listener import ModelServer
 
 
@@ -23,10 +24,13 @@ def interruptible() -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds ocr_det_model and ocr_rec_model, as the commands expect their working directory to."""
+    """Where a user works: ocr_det_model and ocr_rec_model, their client folders, and the sample images."""
     folder = tmp_path_factory.mktemp("models")
     for name in ("ocr_det", "ocr_rec"):
-        (folder / f"{name}_model").symlink_to(zoo_models.folder(name), target_is_directory=True)
+        model = zoo_models.folder(name)
+        (folder / f"{name}_model").symlink_to(model, target_is_directory=True)
+        (folder / f"{name}_client").symlink_to(zoo.client_dir(model), target_is_directory=True)
+    (folder / "imgs").symlink_to(server_process.ROOT / "imgs", target_is_directory=True)
     return folder
 
 

@@ -1,33 +1,32 @@
 from http.client import HTTPMessage
 
 import pytest
+import scaling
 from harness import measure, staged, web
 
 
-@pytest.mark.parametrize(("exponent", "words"), [(0.5, "more slowly than"), (1.0, "in proportion to"), (2.0, "faster")])
-def test_the_law_behind_exact_costs_is_found(exponent: float, words: str) -> None:
-    x = [1, 2, 5, 10, 20, 50, 100, 500]
-    law = measure.growth(x, [40 + 3 * n**exponent for n in x])
+def test_the_p99_of_few_times_is_the_longest() -> None:
+    times = [0.001 * n for n in range(1, 100)]
 
-    assert law.exponent == pytest.approx(exponent, abs=0.051)
-    assert law.fixed == pytest.approx(40, rel=0.05)
-    assert words in law.words("number of lines")
+    assert measure.latency(times) == {"p50_ms": 50.0, "p99_ms": 99.0}
+    assert measure.latency([*times, 0.1])["p99_ms"] == 99.0
 
 
-def test_a_cost_that_falls_is_told_apart_from_one_that_grows() -> None:
-    cores = [1, 2, 4, 8, 16]
-    law = measure.growth(cores, [20 + 300 / n for n in cores])
+def test_growth_is_told_part_by_part() -> None:
+    sizes = {1: 100, 10: 105, 100: 330, 1000: 3300, 10_000: 33_000}
+    series = {"x": "lines", "points": [{"x": x, "ms": ms} for x, ms in sizes.items()]}
 
-    assert law.exponent == pytest.approx(-1, abs=0.051)
-    assert law.fixed == pytest.approx(20, rel=0.1)
-    assert "falls in inverse proportion to the number of cores" in law.words("number of cores")
+    text = scaling.markdown({"lines": series})
+
+    assert "from 1 to 10 lines it hardly changes, 1.05 times for 10 times the lines" in text
+    assert "from 10 to 100 lines it grows more slowly than they do, 3.14 times for 10 times the lines" in text
+    assert "from 100 to 10000 lines it grows about in proportion, 100 times for 100 times the lines" in text
 
 
-def test_a_cost_that_stays_the_same_has_no_exponent() -> None:
-    law = measure.growth([1, 10, 100], [50.0, 52.0, 49.0])
+def test_unlike_models_have_no_growth() -> None:
+    points = [{"x": 1, "ms": 1, "family": "a"}, {"x": 2, "ms": 5, "family": "b"}]
 
-    assert law.exponent is None
-    assert "hardly depends" in law.words("megapixels")
+    assert "times" not in scaling.markdown({"models": {"x": "megabytes", "points": points}})
 
 
 def test_times_that_overlap_count_once() -> None:

@@ -75,6 +75,7 @@ def test_the_zoo_s_file_is_what_the_command_writes(folder):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.scale == pytest.approx(theirs.scale, rel=0.02)
         assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.02, abs=1e-3)
+        assert ours.error == pytest.approx(theirs.error, abs=0.02 * max(map(abs, theirs.error)))
 
 
 def test_what_is_no_det_model_or_no_picture_is_one_sentence(folder, capsys, tmp_path):

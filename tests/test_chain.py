@@ -33,28 +33,18 @@ CHARACTERS = "_abc"
 
 
 @pytest.fixture(scope="module")
-def folder(models: Path) -> Path:
-    """Where a user works: the models, their client configurations and the images."""
-    for name in ("ocr_det", "ocr_rec"):
-        model = zoo_models.folder(name)
-        (models / f"{name}_client").symlink_to(model.with_name(model.name.replace("_model", "_client")))
-    (models / "imgs").symlink_to(ROOT / "imgs")
-    return models
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[ServerProcess]:
+def server(models: Path) -> Iterator[ServerProcess]:
     """The documented command, its --op left out as the original allows for these two names."""
     port = server_process.free_port()
     command = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "ocr_rec_model", "--port", str(port)]
-    with server_process.running(command, port, folder) as server:
+    with server_process.running(command, port, models) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def client(server: ServerProcess, folder: Path) -> Client:
+def client(server: ServerProcess, models: Path) -> Client:
     client = Client(raise_on_error=True)
-    client.load_client_config([str(folder / "ocr_det_client"), str(folder / "ocr_rec_client")])
+    client.load_client_config([str(models / "ocr_det_client"), str(models / "ocr_rec_client")])
     client.connect([f"127.0.0.1:{server.port}"])
     return client
 
@@ -90,13 +80,12 @@ def test_texts_boxes_and_scores_are_those_of_the_web_services(client, ocr_web, o
     np.testing.assert_allclose(chained["scores"], in_process["scores"], atol=1e-6)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_rec_output_decodes_to_the_same_texts_and_scores(client, folder, page, monkeypatch):
+def test_the_rec_output_decodes_to_the_same_texts_and_scores(client, models, monkeypatch):
     """What clients written for the original do: fetch the rec model's output, or everything, and decode it."""
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(models)
     reader = OCRReader()
     classes = len(zoo_models.predictor("ocr_rec").model.characters)
-    image = encoded(page.read_bytes())
+    image = encoded((models / "imgs" / "sign.jpg").read_bytes())
     expected = client.predict({"x": image}, ["res", "scores"], batch=True)
     for fetch in ([REC], []):
         answer = client.predict({"x": image}, fetch, batch=True)
@@ -219,24 +208,24 @@ def test_det_and_rec_are_served_under_their_own_names_too(server):
     server.wait_for_output("Serving ocr_det_model and ocr_rec_model on")
 
 
-def test_the_client_of_the_repository_prints_the_texts_of_imgs(server, folder, client):
+def test_the_client_of_the_repository_prints_the_texts_of_imgs(server, models, client):
     """ocr_cpp_client.py as documented, but for the port, which is another test's."""
     script = (ROOT / "ocr_cpp_client.py").read_text()
     assert "127.0.0.1:9293" in script
-    (folder / "ocr_cpp_client.py").write_text(script.replace("127.0.0.1:9293", f"127.0.0.1:{server.port}"))
+    (models / "ocr_cpp_client.py").write_text(script.replace("127.0.0.1:9293", f"127.0.0.1:{server.port}"))
     command = [sys.executable, "ocr_cpp_client.py", "ocr_det_client", "ocr_rec_client"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=models, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     texts = [client.predict({"x": encoded(page.read_bytes())}, ["res"])["res"].tolist() for page in PAGES]
     assert [ast.literal_eval(line)["res"] for line in done.stdout.splitlines()] == texts
 
 
-def test_the_client_without_a_server_says_so_in_one_line(folder):
+def test_the_client_without_a_server_says_so_in_one_line(models):
     port = server_process.free_port()
     script = (ROOT / "ocr_cpp_client.py").read_text().replace(":9293", f":{port}")
-    (folder / "alone.py").write_text(script)
+    (models / "alone.py").write_text(script)
     command = [sys.executable, "alone.py", "ocr_det_client", "ocr_rec_client"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=models, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == f"No model server answers at 127.0.0.1:{port}.\n"
 

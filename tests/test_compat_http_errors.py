@@ -1,6 +1,8 @@
 """The HTTP and gRPC client under its old name: errors of servers, damage, and servers that are not there."""
 
 import socket
+import time
+from unittest import mock
 
 import pytest
 from canned_answers import IMAGE, Server, http_clients, response
@@ -59,6 +61,7 @@ def test_nobody_there(client, use_grpc):
 
 @pytest.mark.parametrize("use_grpc", [False, True])
 def test_a_silent_server_costs_the_timeout(client, use_grpc):
+    begin = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         made = client(raise_on_error=True)
         made.set_use_grpc_client(use_grpc)
@@ -66,6 +69,7 @@ def test_a_silent_server_costs_the_timeout(client, use_grpc):
         made.connect(f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises((DeadlineExceeded, UpstreamUnavailable)):
             made.predict({"image": IMAGE})
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("content_type", ["application/proto", "application/json"])
@@ -79,10 +83,12 @@ def test_damaged_answers(client, content_type):
 
 def test_connections_that_cannot_be_made_are_tried_again(client):
     """Quirk of the original: set_max_retries was a NameError."""
-    made = client()
-    made.set_max_retries(2)
-    made.connect("127.0.0.1:1")
-    assert made.predict({"image": IMAGE}) is None
+    with mock.patch.object(socket.socket, "connect", side_effect=ConnectionRefusedError) as connects:
+        made = client()
+        made.set_max_retries(2)
+        made.connect("127.0.0.1:1")
+        assert made.predict({"image": IMAGE}) is None
+    assert connects.call_count == 3
 
 
 def test_setting_up_wrongly_is_said_in_words(client):

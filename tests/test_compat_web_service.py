@@ -12,7 +12,7 @@ import requests
 import server_process
 import zoo_models
 
-from ocr_serving import model_writer, zoo
+from ocr_serving import model_writer
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
 from paddle_serving_app.reader import OCRReader
@@ -36,43 +36,26 @@ def body(*images):
     return {"feed": [{"x": image} for image in images], "fetch": ["res"]}
 
 
-@pytest.fixture(scope="module")
-def workdir(models):
-    """Where a user unpacked the archives: models and the det client's configuration; no dictionary."""
-    client = models / "ocr_det_client"
-    if not client.exists():
-        client.symlink_to(zoo.client_dir(zoo_models.folder("ocr_det")), target_is_directory=True)
-    return models
-
-
 def legacy(name, *arguments):
     port = server_process.free_port()
     return [str(LEGACY / f"{name}.py"), str(port), *map(str, arguments)], port
 
 
 @pytest.fixture(scope="module")
-def det_server(workdir):
-    port = server_process.free_port()
-    command = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port", str(port)]
-    with server_process.running(command, port, workdir) as server:
+def ocr_rpc(models, det_server):
+    with server_process.running(*legacy("ocr_rpc", det_server.port), models) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def ocr_rpc(workdir, det_server):
-    with server_process.running(*legacy("ocr_rpc", det_server.port), workdir) as server:
+def ocr_in_process(models):
+    with server_process.running(*legacy("ocr_debugger"), models) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def ocr_in_process(workdir):
-    with server_process.running(*legacy("ocr_debugger"), workdir) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rec(workdir):
-    with server_process.running(*legacy("rec"), workdir) as server:
+def rec(models):
+    with server_process.running(*legacy("rec"), models) as server:
         yield server
 
 
@@ -140,13 +123,13 @@ class TestLegacyFiles:
             assert answer.status_code == 404
             assert "POST /ocr/prediction" in answer.json()["error"]["message"]
 
-    def test_a_dead_det_server_is_500_not_a_hang(self, workdir):
-        with server_process.running(*legacy("ocr_rpc", 1), workdir) as server:
+    def test_a_dead_det_server_is_500_not_a_hang(self, models):
+        with server_process.running(*legacy("ocr_rpc", 1), models) as server:
             assert server.post(body(base64_of("imgs/sign.jpg"))).status_code == 500
             server.wait_for_output("No model server answers at 127.0.0.1:1")
 
-    def test_it_ends_on_sigterm_with_its_model_server(self, workdir):
-        with server_process.running(*legacy("rec"), workdir) as server:
+    def test_it_ends_on_sigterm_with_its_model_server(self, models):
+        with server_process.running(*legacy("rec"), models) as server:
             assert server.post(body(base64_of("rec_img/line_2.png"))).status_code == 200
             children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
             assert len(children) == 1
@@ -181,7 +164,7 @@ class TestWebService:
     def test_default_hooks_take_and_give_lists(self, small_det):
         service = WebService(name="det")
         service.load_model_config([small_det])
-        service.prepare_server("workdir", 9292, "cpu", mem_optim=False)
+        service.prepare_server("models", 9292, "cpu", mem_optim=False)
         service.run_debugger_service()
         image = np.random.default_rng(0).standard_normal((3, 64, 96)).astype(np.float32)
         client = service.get_app_instance().test_client()
@@ -190,7 +173,7 @@ class TestWebService:
         expected = zoo_models.predictor("ppocrv6_tiny_det").predict({"x": np.stack([image, image])})[FETCH]
         np.testing.assert_allclose(result[FETCH], expected, atol=1e-6)
 
-    def test_a_rec_models_outputs_come_in_full_when_looked_at(self, workdir, monkeypatch):
+    def test_a_rec_models_outputs_come_in_full_when_looked_at(self, models, monkeypatch):
         """OCRReader reads them in short form: of a dense page, the full one is larger than a frame may be."""
         seen = []
 
@@ -207,7 +190,7 @@ class TestWebService:
                 np.testing.assert_allclose([s for _, s in short], [s for _, s in in_full], atol=1e-3)
                 return {key: fetch_map[key].shape for key in fetch_map}
 
-        monkeypatch.chdir(workdir)
+        monkeypatch.chdir(models)
         service = Lines("rec")
         service.load_model_config("ocr_rec_model")
         service.prepare_server()
@@ -232,7 +215,7 @@ class TestWebService:
         assert "must be float32" in answer.get_json()["error"]["message"]
 
     @pytest.mark.parametrize("late", ["preprocess", "postprocess"])
-    def test_the_time_that_a_request_has_ends_its_work(self, workdir, late):
+    def test_the_time_that_a_request_has_ends_its_work(self, models, late):
         """Before the model runs, and before it is asked again for all that it has to say."""
 
         class Slow(WebService):
@@ -244,7 +227,7 @@ class TestWebService:
                 time.sleep(1 if late == "postprocess" else 0)
                 return {key: fetch_map[key].shape for key in fetch_map}
 
-        client = in_process(Slow(), str(workdir / "ocr_rec_model"))
+        client = in_process(Slow(), str(models / "ocr_rec_model"))
         assert client.post(DEFAULT, json=body("x")).status_code == 200
         seconds = {"preprocess": "0.2", "postprocess": "0.9"}[late]
         answer = client.post(DEFAULT, json=body("x"), headers={"X-Request-Timeout": seconds})

@@ -154,10 +154,17 @@ def test_more_boxes_than_accepted_are_refused_not_dropped():
 
 def test_requests_do_not_read_each_others_sizes():
     """Quirk of the original: sizes kept on the service let concurrent requests scale with each other's."""
-    detector = detection.Detector(MapPredictor(), Settings())
+
+    class Interrupted(MapPredictor):
+        def predict(self, feed, fetch=(), deadline=None):
+            if not self.seen:
+                self.seen.append("another request")
+                detector.detect(np.zeros((2000, 100, 3), np.uint8))
+            return super().predict(feed, fetch, deadline)
+
     image = kernels((100, 50, 300, 40))
-    alone = detector.detect(image).quads
-    detector.detect(np.zeros((2000, 100, 3), np.uint8))
+    alone = detect(image).quads
+    detector = detection.Detector(Interrupted(), Settings())
     np.testing.assert_array_equal(detector.detect(image).quads, alone)
 
 

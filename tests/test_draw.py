@@ -50,7 +50,10 @@ def test_a_text_too_long_for_its_box_stays_inside():
 
 def test_boxes_beyond_the_image_and_empty_texts_are_drawn_as_far_as_they_go():
     quads = np.stack([quad(-50, -50, 20, -20), quad(150, 150, 400, 400), quad(5, 5, 5, 5)])
-    assert draw.page(blank(), quads, ["outside", "half", ""]).shape == (200, 400, 3)
+    picture = draw.page(blank(), quads, ["outside", "half", ""])
+    assert picture.shape == (200, 400, 3)
+    assert (picture[150, 160:200] == draw.BOX_COLOR).all()
+    assert (picture[:140, 30:200] == 255).all()
     assert draw.page(blank(), np.zeros((0, 4, 2), np.float32), []).shape == (200, 400, 3)
 
 

@@ -22,7 +22,7 @@ from server_process import ServerProcess
 
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
-from ocr_serving.errors import BadInput, UpstreamUnavailable
+from ocr_serving.errors import BadInput, OcrServingError, UpstreamUnavailable
 from ocr_serving.predictor.remote import RemotePredictor
 
 SERVE = ["-m", "paddle_serving_server.serve"]
@@ -96,19 +96,19 @@ def test_sigterm_lets_the_accepted_requests_be_answered(models):
         def call():
             try:
                 outcomes.append(client.predict({"x": page()}, deadline=Deadline.after(60)))
-            except UpstreamUnavailable as error:
+            except OcrServingError as error:
                 outcomes.append(error)
 
         callers = [threading.Thread(target=call) for _ in range(10)]
         for caller in callers:
             caller.start()
-        while not outcomes:
-            time.sleep(0.001)
+        wait_until(lambda: outcomes)
         assert server.stop() == 0
         for caller in callers:
             caller.join(30)
         answered = [outcome for outcome in outcomes if isinstance(outcome, dict)]
         assert len(outcomes) == 10
+        assert all(isinstance(outcome, (dict, UpstreamUnavailable)) for outcome in outcomes)
         assert len(answered) > 1
         with pytest.raises(ConnectionRefusedError):
             connect(f"127.0.0.1:{server.port}")

@@ -20,7 +20,7 @@ from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.server.service import ModelService, ServedModel
 from ocr_serving.wire.tensor import Tensor
 
-TOUCHES = 100
+TOUCHES = 40
 X = np.ones((1, tiny_model.SIZE), np.float32)
 
 

@@ -39,9 +39,10 @@ def _of_call(call: ast.Call) -> list[str]:
     return found + [f"{keyword.arg}=" for keyword in risky if getattr(keyword.value, "value", True)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_runs_or_unpickles_what_comes_from_outside(path):
-    assert faults(path.read_text(encoding="utf-8")) == []
+def test_no_file_runs_or_unpickles_what_comes_from_outside():
+    found = {str(path.relative_to(ROOT)): faults(path.read_text(encoding="utf-8")) for path in FILES}
+    assert len(found) > 100
+    assert {path: what for path, what in found.items() if what} == {}
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_every_source_of_the_zoo_is_checked() -> None:
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
     server.release.set()

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.images import ROOT
 from harness.measure import number
-from ocr_serving.settings import usable_cores
+from ocr_serving.cores import usable_cores
 
 RESULTS = ROOT / "benchmark" / "results"
 _PACKAGES = ("openvino", "onnxruntime", "paddlepaddle", "numpy", "opencv-python-headless")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import random
 import threading
@@ -94,11 +95,13 @@ def open_loop(connect: Callable[[], Client], bodies: Sequence[bytes], rate: floa
     def arrive() -> None:
         dice = random.Random(1)
         moment = begin
-        for i in range(max(1, round(rate * seconds))):
+        for body in itertools.cycle(bodies):
             moment += dice.expovariate(rate)
+            if moment > begin + seconds:
+                break
             time.sleep(max(0.0, moment - time.perf_counter()))
             if free.acquire(blocking=False):
-                arrivals.put((bodies[i % len(bodies)], moment))
+                arrivals.put((body, moment))
             else:
                 with lock:
                     outcome.fail("unsent")

@@ -159,7 +159,6 @@ def pick(model: ModelDir, found: Mapping[str, Array], fetch: Sequence[str]) -> d
     return {name: outputs[name] for name in fetch}
 
 
-
 def ctc_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The derived rec outputs: float32 (n, t, c) -> best class int32 (n, t) and its value float32 (n, t)."""
     index = probabilities.argmax(axis=-1)

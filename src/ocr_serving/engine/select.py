@@ -34,9 +34,7 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
     package, install = _PACKAGES[name]
     if find_spec(package) is None:
         raise ConfigError(f"Engine {name} is not installed; install it with: {install}.")
-    options = EngineOptions(
-        settings.device, settings.gpu_id, settings.precision, settings.inference_threads, sessions
-    )
+    options = EngineOptions(settings.device, settings.gpu_id, settings.precision, settings.inference_threads, sessions)
     if name == "openvino":
         from ocr_serving.engine.openvino import OpenVINOEngine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import struct
 import threading
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 _BACKLOG = 128
-_POLL_SECONDS = 0.2
-"""How often the accepting thread looks whether it is to stop."""
+_PAUSE_SECONDS = 0.2
+"""After a connection that could not be accepted."""
 
 
 class ModelServer:
@@ -47,6 +48,7 @@ class ModelServer:
         self._workers = Workers(threads, self._limits.waiting)
         self._protocols = Protocols(service, self._workers, self._limits, self.address)
         self._stopping = threading.Event()
+        self._wake, self._woken = socket.socketpair()
         self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
         self._free = threading.Semaphore(self._limits.connections)
         self._open: dict[socket.socket, Connection | None] = {}
@@ -61,14 +63,16 @@ class ModelServer:
             self._listener.listen(_BACKLOG)
         except OSError as error:
             raise endpoint.cannot_listen(self.address, error) from error
-        self._listener.settimeout(_POLL_SECONDS)
+        self._listener.settimeout(0)
         self._accepting.start()
 
     def stop(self, grace: float) -> bool:
         """Accept no more, answer what was accepted within `grace` seconds, close; returns whether all was answered."""
         deadline = Deadline.after(grace)
         self._stopping.set()
+        self._wake.close()
         self._accepting.join()
+        self._woken.close()
         self._listener.close()
         drained = self._workers.drain(deadline.remaining())
         self._protocols.stop(deadline.remaining())
@@ -80,14 +84,17 @@ class ModelServer:
         return drained
 
     def _accept(self) -> None:
-        while not self._stopping.is_set():
+        ready = select.poll()
+        for sock in (self._listener, self._woken):
+            ready.register(sock, select.POLLIN)
+        while ready.poll() and not self._stopping.is_set():
             try:
                 sock, _ = self._listener.accept()
-            except TimeoutError:
+            except BlockingIOError:  # another process that shares the port was first, or the client left
                 continue
             except OSError as error:  # out of file descriptors, or the client is gone already
                 logger.warning("A connection could not be accepted: %s", error)
-                self._stopping.wait(_POLL_SECONDS)
+                self._stopping.wait(_PAUSE_SECONDS)
                 continue
             self._welcome(sock)
 

@@ -15,6 +15,8 @@ from paddle_serving_client import Client
 def main() -> None:
     """Print a line with the texts of each image."""
     client = Client(raise_on_error=True)
+    if len(sys.argv) != 3:
+        sys.exit("usage: ocr_cpp_client.py ocr_det_client ocr_rec_client")
     client.load_client_config(sys.argv[1:])
     client.connect(["127.0.0.1:9293"])
     for file in sorted(Path("imgs").iterdir()):

@@ -57,6 +57,8 @@ def test_a_picture_that_cannot_be_read_is_named(folder, tmp_path, capsys):
     note.write_text("no picture")
     assert calibration.main([str(folder), str(note)]) == 2
     assert capsys.readouterr().err.startswith(f"{note}: This is not an image file")
+    assert calibration.main([str(folder), str(tmp_path / "no.png")]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'no.png'} cannot be read: No such file or directory.\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"model_sha256": "", "layers": [{"name": 1}]}', b"\xff"])

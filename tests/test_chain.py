@@ -230,6 +230,12 @@ def test_the_client_without_a_server_says_so_in_one_line(models):
     assert done.stderr == f"No model server answers at 127.0.0.1:{port}.\n"
 
 
+def test_the_client_says_how_it_is_called():
+    command = [sys.executable, str(ROOT / "ocr_cpp_client.py"), "ocr_det_client"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (1, "usage: ocr_cpp_client.py ocr_det_client ocr_rec_client\n")
+
+
 @given(st.lists(st.integers(0, len(CHARACTERS) - 1), max_size=20))
 def test_the_decisive_steps_decode_to_the_same_text_and_score(classes):
     index = np.array(classes, np.int32)

@@ -86,6 +86,12 @@ def test_pictures_have_the_boxes_and_the_texts_drawn_in(ocr_debugger, rec_debugg
     assert cv2.imread(str(out / "line_1.png.png")).shape[0] == 2 * cv2.imread(str(ROOT / "rec_img/line_1.png")).shape[0]
 
 
+def test_pictures_of_a_det_service_have_the_boxes(det_debugger, tmp_path):
+    done = run("ocr", ROOT / "imgs/sign.jpg", "--out", tmp_path, "--url", det_debugger.url)
+    assert done.returncode == 0, done.stderr
+    assert (cv2.imread(str(tmp_path / "sign.jpg.png")) == draw.BOX_COLOR).all(axis=2).sum() > 1000
+
+
 def test_a_progress_bar_on_a_terminal_only(rec_debugger, ocr_debugger):
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -141,8 +147,8 @@ ODD_ANSWERS = {
     ),
     "not gzip": (b'{"result":{}}', [("Content-Encoding", "gzip")], "is cut off or damaged"),
     "an error in a string": (b'{"error":"no such service","code":2}', [], "no such service"),
-    "no texts": (b'{"result":{"dt_boxes":[]}}', [], "The answer holds no texts to draw."),
-    "a sentence": (b'{"result":"at most four lines"}', [], "The answer holds no texts to draw."),
+    "no texts": (b'{"result":{"scores":[]}}', [], "The answer holds nothing to draw."),
+    "a sentence": (b'{"result":"at most four lines"}', [], "The answer holds nothing to draw."),
 }
 
 

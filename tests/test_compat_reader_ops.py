@@ -82,6 +82,11 @@ def test_filter_and_order_equal_the_genuine_ops():
     in_order = reader.SortedBoxes()(filtered)
     assert isinstance(in_order, list)
     np.testing.assert_array_equal(in_order, ops["boxes_sorted"])
+    near, far = (
+        np.array([[[60, 0], [90, 0], [90, 9], [60, 9]], [[0, y], [30, y], [30, y + 9], [0, y + 9]]]) for y in (9, 10)
+    )
+    assert reader.SortedBoxes()(near)[0][0, 0] == 0, "tops less than 10 pixels apart are one line"
+    assert reader.SortedBoxes()(far)[0][0, 0] == 60
 
 
 def test_filter_drops_small_boxes_and_clips_the_others():

@@ -138,6 +138,21 @@ def test_no_text_is_an_answer():
     assert found.scores.shape == (0,)
 
 
+def test_small_print_is_found():
+    """Quirk of the original: kernels three pixels high, as text of ten pixels has, were dropped as noise."""
+    for height in (3, 4, 5):
+        [quad] = detect(kernels((100, 100, 200, height))).quads
+        assert quad[3, 1] - quad[0, 1] > height
+
+
+def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half():
+    stripes = np.zeros((2400, 2880, 3), np.uint8)
+    stripes[:, ::3] = 255
+    shrunk = detection.to_map_size(stripes, 960)
+    assert shrunk.shape == (800, 960, 3)
+    assert np.ptp(shrunk) <= 1, "a third of each pixel is white"
+
+
 def test_specks_and_faint_boxes_are_dropped():
     assert len(detect(kernels((10, 10, 2, 2))).quads) == 0
     image = kernels((100, 100, 200, 24))

@@ -16,7 +16,22 @@ def test_addresses_are_read(text, host, port):
 
 
 @pytest.mark.parametrize(
-    "text", ["9293", ":9293", "host:", "host:0", "host:65536", "host:" + "9" * 5000, "10.0.0..1:9293", "a" * 64 + ":1"]
+    "text",
+    [
+        "9293",
+        ":9293",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:" + "9" * 5000,
+        "10.0.0..1:9293",
+        "a" * 64 + ":1",
+        "http://det:9293",
+        "::1:9293",
+        "a b:1",
+        "[::1:1",
+        "[det]:1",
+    ],
 )
 def test_what_is_no_address_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match=r"is no address; write host:port, for example 127.0.0.1:9293"):

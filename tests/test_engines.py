@@ -227,10 +227,11 @@ def test_an_unknown_fetch_lists_the_known_ones():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_shape_the_graph_refuses_is_an_error_and_the_next_run_works(engine):
-    det = zoo_models.predictor("ppocrv4_mobile_det", engine, "f32")
+    det = zoo_models.predictor("ppocrv4_mobile_det", engine, "f32").engine
+    [x], [output] = det.inputs, det.outputs
     with pytest.raises(EngineFailed):
-        det.predict({"x": np.zeros((1, 33, 50, 3), np.uint8)})
-    assert det.predict({"x": np.zeros((1, 32, 64, 3), np.uint8)})[OUTPUT].shape == (1, 1, 32, 64)
+        det.run({x: np.zeros((1, 33, 50, 3), np.uint8)}, [output], None)
+    assert det.run({x: np.zeros((1, 32, 64, 3), np.uint8)}, [output], None)[output].shape == (1, 1, 32, 64)
 
 
 def test_a_passed_deadline_never_reaches_the_engine():
@@ -288,6 +289,28 @@ def test_an_input_of_another_type_than_declared_is_refused_in_words(engine, dtyp
     tiny = LocalPredictor.load(str(tiny_model.write(tmp_path / "tiny", 2)), Settings(engine=engine))
     with pytest.raises(BadInput, match=f"Input x must be float32; it is {np.dtype(dtype)}"):
         tiny.predict({"x": np.ones((1, tiny_model.SIZE), dtype)})
+
+
+@pytest.mark.parametrize("precision", ["auto", "f32"])
+@pytest.mark.parametrize("fetch", [DET_LOGITS, OUTPUT])
+def test_an_input_that_the_model_cannot_take_harms_no_other(precision, fetch, det_image):
+    engine = LocalPredictor.load(str(zoo_models.folder("ppocrv6_tiny_det")), Settings(precision=precision)).engine
+    name = DET_LOGITS if fetch == DET_LOGITS else engine.outputs[0]
+    good = {engine.inputs[0]: det_image[:, :96, :64]}
+    before = engine.run(good, [name], None)[name]
+    for _ in range(2):
+        with pytest.raises(EngineFailed):
+            engine.run({engine.inputs[0]: np.zeros((1, 65, 70, 3), np.uint8)}, [name], None)
+        np.testing.assert_array_equal(engine.run(good, [name], None)[name], before)
+
+
+@pytest.mark.parametrize("shape", [(1, 65, 64, 3), (1, 64, 70, 3)])
+def test_sides_that_a_det_model_does_not_take_are_refused_in_words(shape):
+    det = zoo_models.predictor("ppocrv6_tiny_det")
+    with pytest.raises(BadInput, match="Sides of input x must be multiples of 32"):
+        det.predict({"x": np.zeros(shape, np.uint8)}, [DET_LOGITS])
+    with pytest.raises(BadInput, match="Sides of input x must be multiples of 32"):
+        det.predict({"x": np.zeros((1, 3, *shape[1:3]), np.float32)}, [DET_LOGITS])
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

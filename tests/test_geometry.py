@@ -78,14 +78,30 @@ def test_points_come_out_clockwise_from_top_left(order, degrees):
     assert top_right[1] < bottom_right[1]
 
 
-def test_reading_order_equals_the_genuine_op():
-    quads = golden.ops()["boxes_filtered"]
-    np.testing.assert_array_equal(quads[geometry.reading_order(quads)], golden.ops()["boxes_sorted"])
+# A receipt: names on the left, prices of another size on the right, both on lines 40 pixels apart.
+RECEIPT = np.stack(
+    [quad_at(x, 40 * line + shift, width, height) for line in range(4) for x, shift, width, height in (
+        (20, 0, 200, 24), (300, 11, 90, 16))]
+)  # fmt: skip
+
+
+def turned(quads, degrees, scale):
+    turn = cv2.getRotationMatrix2D((200, 100), degrees, scale)
+    return cv2.transform(quads, turn).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1, 2, 4])
+@pytest.mark.parametrize("degrees", [-12, -3, 0, 3, 12])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_reading_order_depends_on_neither_size_nor_tilt(scale, degrees, seed):
+    shuffled = np.random.default_rng(seed).permutation(len(RECEIPT))
+    quads = turned(RECEIPT, degrees, scale)[shuffled]
+    assert shuffled[geometry.reading_order(quads)].tolist() == [*range(len(RECEIPT))]
 
 
 def test_reading_order_sorts_a_line_of_many_boxes():
     """Quirk of the original: one pass of swaps left a line of three or more boxes unsorted."""
-    tops = [9, 6, 3, 0]  # a rising line: sorted by their tops, the boxes stand from right to left
+    tops = [5, 3, 2, 0]  # a rising line: sorted by their tops, the boxes stand from right to left
     quads = np.stack([quad_at(60 * i, y) for i, y in enumerate(tops)])
     assert geometry.reading_order(quads).tolist() == [0, 1, 2, 3]
 
@@ -93,6 +109,8 @@ def test_reading_order_sorts_a_line_of_many_boxes():
 def test_reading_order_keeps_lines_apart():
     quads = np.stack([quad_at(300, 0), quad_at(0, 30), quad_at(100, 2), quad_at(200, 31)])
     assert geometry.reading_order(quads).tolist() == [2, 0, 1, 3]
+    close = np.stack([quad_at(0, 9, height=10), quad_at(60, 0, height=10)])
+    assert geometry.reading_order(close).tolist() == [1, 0], "small print, its lines 9 pixels apart"
 
 
 def test_reading_order_of_nothing():

@@ -96,6 +96,15 @@ def test_half_transparent_ink_is_mixed_with_white():
     assert image.decode(image_files.encoded(".png", rgba), LIMIT)[0].tolist() == [[0] * 3, [127] * 3, [255] * 3]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_light_letters_on_a_transparent_ground_are_read(kind, pipeline):
+    """As in logos for dark pages, which would vanish on white."""
+    ink = 255 - cv2.cvtColor(image_files.picture(), cv2.COLOR_BGR2GRAY)
+    rgba = np.dstack([np.full((*ink.shape, 3), 255, np.uint8), ink])
+    data = image_files.saved(Image.fromarray(rgba), kind, lossless=True)
+    assert pipeline.run(image.decode(data, LIMIT)).texts == image_files.TEXTS
+
+
 @pytest.mark.parametrize("level", [0, 70])
 def test_a_picture_all_of_one_transparency_is_its_colours(level):
     rgba = np.full((4, 4, 4), level, np.uint8)

@@ -144,6 +144,8 @@ REFUSED = {
     "x white space": ({"feed": [{"x": " \n"}], "fetch": []}, r"feed\[0\].x is an empty string"),
     "not base64": ({"feed": [GOOD, {"x": "%%%%"}], "fetch": []}, r"feed\[1\].x is not base64: only A-Z"),
     "not ASCII": ({"feed": [{"x": "图" * 4}], "fetch": []}, r"feed\[0\].x is not base64: only A-Z"),
+    "Python's repr of bytes": ({"feed": [{"x": f"b'{IMAGE}'"}], "fetch": []}, r"not base64: only A-Z, a-z, 0-9"),
+    "a path": ({"feed": [{"x": "imgs/my-sign.jpg"}], "fetch": []}, r"not base64: only A-Z, a-z, 0-9"),
     "no padding": ({"feed": [{"x": "QUI"}], "fetch": []}, r"not base64: its length"),
     "one character": ({"feed": [{"x": "Q"}], "fetch": []}, r"not base64: its length"),
     "URL-safe base64": ({"feed": [{"x": "-_-_"}], "fetch": []}, r"not base64: it uses the URL-safe alphabet"),

@@ -40,6 +40,17 @@ def test_a_det_server_that_is_not_running_is_named_and_used_once_it_is(models):
         assert server.post(body).status_code == 503
 
 
+def test_another_model_server_in_the_det_server_s_place_is_not_the_callers_fault(models):
+    port = free_port()
+    body = {"feed": feed("rec_img/line_1.png"), "fetch": ["res"]}
+    with (
+        running(*server_process.model_server("ocr_rec_model", port), cwd=models),
+        running(*web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}"), cwd=models) as server,
+    ):
+        message = assert_error(server.post(body), 502, "BAD_UPSTREAM")
+        assert message.startswith(f"What answers at 127.0.0.1:{port} is no det model server: ")
+
+
 def test_a_det_server_killed_or_frozen_in_a_request_brings_an_answer_in_time(models):
     port = free_port()
     command = web("ocr_web", "--det-endpoint", f"127.0.0.1:{port}", "--request-timeout", "2")

@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -194,8 +195,8 @@ def broken_models(models, tmp_path_factory):
 WRONG = {
     "the device": (["tpu"], "invalid choice: 'tpu'"),
     "a GPU": (["gpu"], "No GPU can be used"),
-    "a flag": (["cpu", "--prot", "9"], "unrecognized arguments: --prot"),
-    "a value": (["cpu", "--port", "many"], "port"),
+    "a flag": (["cpu", "--prot", "9"], "unrecognized arguments: --prot; did you mean --port?"),
+    "a value": (["cpu", "--port", "many"], "port in the command line must be a whole number from 1 up to 65535"),
     "an address": (["cpu", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1"),
     "no such folder": (["cpu", "--rec-model", "missing"], "Model folder missing does not exist.*--get_model"),
     "an empty folder": (["cpu", "--rec-model", "empty"], "empty/serving_server_conf.prototxt cannot be read"),
@@ -203,6 +204,7 @@ WRONG = {
     "a damaged model": (["cpu", "--rec-model", "cut"], "inference.onnx"),
     "a folder without a dictionary": (["cpu", "--rec-model", "no_dictionary"], "no_dictionary is no rec model"),
     "the det folder": (["cpu", "--rec-model", "ocr_det_model"], "ocr_det_model is no rec model"),
+    "a file": (["cpu", "--rec-model", "cut/inference.onnx"], "inference.onnx is a file; unpack it"),
 }
 
 
@@ -217,6 +219,26 @@ def test_a_service_that_cannot_start_says_so_in_one_line(broken_models, door, ca
     assert_does_not_start(
         door, [*arguments, *(["--port", str(free_port())] if "--port" not in arguments else [])], broken_models, message
     )
+
+
+def test_a_folder_that_is_no_det_model_is_said_at_start(models):
+    arguments = ["cpu", "--det-model", "ocr_rec_model", "--port", str(free_port())]
+    assert_does_not_start("det_debugger", arguments, models, "ocr_rec_model is no det model")
+
+
+def test_too_few_files_are_said_at_start(models):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    command = [sys.executable, str(ROOT / "rec_debugger_server.py"), "cpu", "--port", str(free_port())]
+    done = subprocess.run(["bash", "-c", 'ulimit -n 100; exec "$@"', "bash", *command], cwd=models,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert (done.returncode, resource.getrlimit(resource.RLIMIT_NOFILE)) == (2, limits)
+    assert "may open 100 files only; allow 128 or more: ulimit -n 1024" in done.stderr
+
+
+def test_settings_are_flags_in_either_spelling(models):
+    command, port = web("det_debugger", "--det_limit_side", "640", "--request_timeout", "9")
+    with running(command, port, models) as server:
+        assert result(server, {"feed": [{"x": encoded(SAMPLES["imgs/sign.jpg"].image)}], "fetch": ["res"]})
 
 
 @pytest.mark.parametrize("door", SERVICES)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from ocr_serving.errors import BadInput
+
+_ALPHABET = "only A-Z, a-z, 0-9, +, / and, to pad it, ="
+_OTHERS = re.compile(r"[^A-Za-z0-9+/=_-]")
 
 
 def decode(text: str, title: str) -> bytes:
@@ -30,8 +35,10 @@ def decode(text: str, title: str) -> bytes:
 def _fault(text: str) -> str:
     if text.startswith("data:"):
         return "it is a data: URI; send only what follows its comma"
+    if _OTHERS.search(text):
+        return f"{_ALPHABET} are accepted"
     if "-" in text or "_" in text:
         return "it uses the URL-safe alphabet; the standard one, with + and /, is accepted"
     if len(text) % 4:
         return "its length is no multiple of 4, so it was cut short or lacks its = padding"
-    return "only A-Z, a-z, 0-9, + and / are accepted, padded with ="
+    return f"{_ALPHABET} are accepted, the latter only at its end"

@@ -74,6 +74,8 @@ def _input(model: ModelDir, picture: Image) -> NDArray[np.float32]:
 def _read(path: Path) -> Image:
     try:
         return image.decode(path.read_bytes(), Settings().max_pixels)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except OcrServingError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -82,7 +84,9 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sy
     """Run the command; returns its exit status, 2 where the message on stderr says what was wrong."""
     parser = argparse.ArgumentParser(prog="python3 -m ocr_serving.calibration", description=__doc__.split("\n")[0])
     parser.add_argument("model", metavar="MODEL_DIR", help="a det model folder")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path, help="instead of drawn ones: some 20, unlike")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", type=Path, default=[], help="instead of drawn ones: some 20, unlike"
+    )
     args = parser.parse_args(argv)
     try:
         written = calibrate(model_dir.load(args.model), [_read(path) for path in args.images] or drawn_pictures())

@@ -1,9 +1,12 @@
-"""What all commands' command lines have in common."""
+"""What the command lines of the servers have in common."""
 
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,3 +15,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def parse_known_args(  # type: ignore[override]  # it has overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """See argparse.ArgumentParser; which would take the value after an unknown flag for another argument."""
+        given = sys.argv[1:] if args is None else list(args)
+        for flag in (word.partition("=")[0] for word in given):
+            if flag.startswith("--") and not any(known.startswith(flag) for known in self._option_string_actions):
+                close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+                self.error(f"unrecognized arguments: {flag}" + (f"; did you mean {close[0]}?" if close else ""))
+        return super().parse_known_args(given, namespace)

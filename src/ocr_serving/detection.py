@@ -17,24 +17,23 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.logistic import logit, sigmoid
-from ocr_serving.model_dir import DET_LOGITS
+from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
 from ocr_serving.tiling import windows
 
 INPUT = "x"
-STRIDE = 32
-"""The det model halves its input five times, so both sides are multiples of this."""
 LONG_RATIO = 3.0
 """Images more than this many times as long as broad are seen in windows. Up to there, receipts read as well whole."""
 LONG_SIDE = 1.5
 """A long image up to this many times the limit is seen whole: little is lost in shrinking it."""
 PAGE_RATIO = 1.5
 """Sides of a page of paper, roughly."""
-MIN_KERNEL_SIDE = 3.0
-"""Kernels with a shorter side, in pixels of the map, are noise; the original's min_size."""
-MIN_BOX_SIDE = 5.0
-"""Widened boxes with a shorter side, in pixels of the map, are noise; the original's min_size + 2."""
+MIN_SIZE = 2.0
+"""Kernels with a shorter side, in pixels of the map, are noise, and so are boxes that are not longer by BOX_MARGIN.
+Sides go from centre to centre of pixels: a kernel three pixels high has 2. The original's 3 drops small print."""
+BOX_MARGIN = 2.0
+"""How much longer a box's sides must be than a kernel's, once it is widened; the original's."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class Detector:
         """The text map, float32 (h, w), of an image of map_size(), put together from windows where it is long."""
         height, width = image.shape[:2]
         upright = height > width
-        size = _nearest_multiple(self._settings.det_limit_side, STRIDE)
-        parts = windows(max(height, width), size, size // 4 // STRIDE * STRIDE)
+        size = _nearest_multiple(self._settings.det_limit_side, DET_STRIDE)
+        parts = windows(max(height, width), size, size // 4 // DET_STRIDE * DET_STRIDE)
         if len(parts) == 1:
             return self._predict(image, deadline)
         logits = np.empty((height, width), np.float32)
@@ -90,7 +89,7 @@ class Detector:
         return logits
 
     def _predict(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
-        """The text map, float32 (h, w), of an image whose sides are multiples of STRIDE."""
+        """The text map, float32 (h, w), of an image whose sides are multiples of DET_STRIDE."""
         answer = self._predictor.predict({INPUT: image[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
         if answer.shape != (1, 1, *image.shape[:2]) or answer.dtype != np.float32:
             raise BadUpstream("The det model answered something that is no text map of its input's size.")
@@ -109,9 +108,14 @@ class Detector:
 
 
 def to_map_size(image: Image, limit: int) -> Image:
-    """An image, uint8 (h, w, 3), in the size of its text map: map_size()."""
+    """An image, uint8 (h, w, 3), in the size of its text map: map_size().
+
+    Shrunk to half or less, each pixel is the mean of those that it stands for: thin strokes would else fall between
+    those that are looked at. Shrunk less, that reads photos worse.
+    """
     size = map_size(image.shape[1], image.shape[0], limit)
-    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1] else cv2.INTER_LINEAR
+    resized: Image = cv2.resize(image, size, interpolation=how)
     return resized
 
 
@@ -124,10 +128,10 @@ def map_size(width: int, height: int, limit: int) -> tuple[int, int]:
     if long <= LONG_RATIO * short or long <= LONG_SIDE * limit:
         return input_size(width, height, limit)
     ratio = min(1.0, limit / (PAGE_RATIO * short))
-    return _nearest_multiple(width * ratio, STRIDE), _nearest_multiple(height * ratio, STRIDE)
+    return _nearest_multiple(width * ratio, DET_STRIDE), _nearest_multiple(height * ratio, DET_STRIDE)
 
 
-def input_size(width: int, height: int, limit: int, stride: int = STRIDE) -> tuple[int, int]:
+def input_size(width: int, height: int, limit: int, stride: int = DET_STRIDE) -> tuple[int, int]:
     """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of `stride`.
 
     The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
@@ -141,12 +145,15 @@ def _nearest_multiple(side: float, stride: int) -> int:
     return max(stride, int(side / stride + 0.5) * stride)
 
 
-def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[Quads, NDArray[np.float32]]:
+def boxes_from_logits(
+    logits: NDArray[np.float32], settings: Settings, min_size: float = MIN_SIZE
+) -> tuple[Quads, NDArray[np.float32]]:
     """DB post-processing, without a sigmoid over the whole map: it keeps the order, and only scores need its values.
 
     Args:
         logits: float32 (h, w), the logit of each pixel's probability of being text.
         settings: det_thresh, det_box_thresh, det_unclip_ratio and det_max_boxes are used.
+        min_size: see MIN_SIZE.
 
     Returns:
         quads float32 (n, 4, 2) in pixels of the map, clockwise from top-left, and their scores float32 (n,).
@@ -161,13 +168,13 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings) -> tuple[
     scores: list[float] = []
     for contour in contours:
         center, size, angle = cv2.minAreaRect(contour)
-        if min(size) < MIN_KERNEL_SIDE:
+        if min(size) < min_size:
             continue
         score = kernel_score(logits, cv2.boxPoints((center, size, angle)))
         if score < settings.det_box_thresh:
             continue
         size = unclip(size, settings.det_unclip_ratio)
-        if min(size) < MIN_BOX_SIDE:
+        if min(size) < min_size + BOX_MARGIN:
             continue
         if len(quads) == settings.det_max_boxes:
             raise LimitExceeded(

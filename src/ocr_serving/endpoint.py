@@ -15,9 +15,10 @@ def parse(endpoint: str) -> tuple[str, int]:
         ConfigError: it is neither.
     """
     host, colon, port = endpoint.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
     is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
-    if not (colon and is_port and _is_host(host)):
+    if not (colon and is_port and _is_host(host) and (":" in host) == bracketed):
         raise ConfigError(f"{endpoint!r} is no address; write host:port, for example 127.0.0.1:9293.")
     return host, int(port)
 
@@ -69,6 +70,6 @@ def cannot_listen(endpoint: str, error: OSError) -> ConfigError:
 def _is_host(host: str) -> bool:
     """Whether the system may be asked for it: Python encodes names before, and fails on those that cannot be any."""
     try:
-        return bool(host.encode("idna"))
+        return bool(host.encode("idna")) and not set(host) & set("/ \t\r\n")
     except UnicodeError:
         return False

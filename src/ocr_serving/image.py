@@ -19,11 +19,14 @@ MAX_JPEG_SCANS = 64
 """A progressive JPEG has ten or so. Each costs a pass over all pixels, and need not be longer than 36 bytes."""
 _ROWS = 256
 """Rows composited at a time, so that little memory is taken."""
+_DARK_SHARE = 0.005
+"""Of what can be seen of a transparent picture: with less of it dark, it is meant for dark ground."""
 
 
 def decode(data: bytes, max_pixels: int) -> Image:
-    """Decode an image file: 8 bits, three channels, upright as its EXIF data says, on white where it is transparent.
+    """Decode an image file: 8 bits, three channels, upright as its EXIF data says.
 
+    Where it is transparent it is on white, or on black if all that can be seen is light.
     A file that is cut short is refused, even if only its end mark is missing: what is lost cannot be told. So is a
     damaged one as far as its format lets that be noticed; bits that flipped inside a JPEG's pixels do not.
 
@@ -86,7 +89,7 @@ def _read(data: bytes) -> Image | None:
     if colours is None:
         return None
     exif = dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF, np.empty(0))
-    return orientation.upright(colours if alpha is None else _on_white(colours, alpha), data, exif.tobytes())
+    return orientation.upright(colours if alpha is None else _on_paper(colours, alpha), data, exif.tobytes())
 
 
 def _bgr(stored: NDArray[Any]) -> Image | None:
@@ -109,10 +112,25 @@ def _alpha(stored: NDArray[Any]) -> NDArray[np.uint8] | None:
     return alpha if alpha.dtype == np.uint8 else cv2.convertScaleAbs(alpha, alpha=255 / most)  # of 10 or 12 bits too
 
 
-def _on_white(colours: Image, alpha: NDArray[np.uint8]) -> Image:
-    """The colours (h, w, 3), overwritten, as they look through their opacity (h, w) on white paper."""
+def _on_paper(colours: Image, alpha: NDArray[np.uint8]) -> Image:
+    """The colours (h, w, 3), overwritten, as they look through their opacity (h, w) on white; light ones on black."""
+    on_black = _is_light(colours, alpha)
     for top in range(0, len(colours), _ROWS):
         rows = colours[top : top + _ROWS]
         opacity = cv2.cvtColor(alpha[top : top + _ROWS], cv2.COLOR_GRAY2BGR)
-        rows[:] = cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(rows), opacity, scale=1 / 255))
+        if on_black:
+            cv2.multiply(rows, opacity, rows, scale=1 / 255)
+        else:
+            rows[:] = cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(rows), opacity, scale=1 / 255))
     return colours
+
+
+def _is_light(colours: Image, alpha: NDArray[np.uint8]) -> bool:
+    """Whether hardly anything that can be seen is dark: such letters are meant for dark ground."""
+    dark = seen = 0
+    for top in range(0, len(colours), _ROWS):
+        opaque = alpha[top : top + _ROWS] > 127
+        grey = cv2.cvtColor(colours[top : top + _ROWS], cv2.COLOR_BGR2GRAY)
+        seen += int(np.count_nonzero(opaque))
+        dark += int(np.count_nonzero(opaque & (grey < 128)))
+    return dark < _DARK_SHARE * seen

@@ -30,6 +30,8 @@ DERIVED = (CTC_INDEX, CTC_SCORE, DET_LOGITS)
 PAGE_TEXTS, PAGE_BOXES, PAGE_SCORES = PAGE = ("res", "dt_boxes", "scores")
 """Outputs of det and rec chained in one server besides those of rec; returned only when fetched by name."""
 
+DET_STRIDE = 32
+"""A det model halves its input five times, so both sides are multiples of this."""
 FLOAT32, INT32 = 1, 2
 """Paddle Serving's numbers of element types."""
 
@@ -124,7 +126,9 @@ def load(path: str | Path, conf: Path | None = None) -> ModelDir:
     """
     folder = Path(path)
     if not folder.is_dir():
-        kind = folder.name.removesuffix("_model") or "ocr_det"
+        if folder.exists():
+            raise ConfigError(f"Model folder {folder} is a file; unpack it: tar -xzf {folder}")
+        kind = folder.name.removesuffix("_model") if folder.name.endswith("_model") else "ocr_det"
         raise ConfigError(
             f"Model folder {folder} does not exist; get it with: "
             f"python3 -m paddle_serving_app.package --get_model {kind} && tar -xzf {kind}.tar.gz"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
-from ocr_serving.geometry import Image, Quads, crops
+from ocr_serving.geometry import Image, Quads, crops, side_lengths
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 
@@ -85,9 +86,20 @@ class Pipeline:
             pictures = crops(image, quads)
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
+            if upside_down.is_likely(lines):
+                again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
+                lines, is_turned = upside_down.better(lines, again)
+                if is_turned:
+                    quads, lines = _reversed(quads, lines)
         kept = [i for i, line in enumerate(lines) if line.text and line.score >= self._min_score]
         return Page(
             quads[kept],
             tuple(lines[i] for i in kept),
             tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
         )
+
+
+def _reversed(quads: Quads, lines: list[Line]) -> tuple[Quads, list[Line]]:
+    """The lines of a page that lies upside down in reading order; columns of text keep theirs."""
+    width, height = side_lengths(quads)
+    return (quads, lines) if np.median(width) < np.median(height) else (quads[::-1], lines[::-1])

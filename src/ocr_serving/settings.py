@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -184,6 +184,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default = getattr(Settings(), name)
         sentence = f"{about.description} Default: {'none' if default in ('', ()) else default}."
         parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar="VALUE", help=sentence)
+        if "_" in name:  # as it is spelled in files
+            parser.add_argument(f"--{name}", dest=name, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 
 
 def from_args(args: argparse.Namespace, **fixed: Any) -> Settings:
@@ -227,10 +229,32 @@ def _build(values: Mapping[str, Any], source: str) -> Settings:
             close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigError(f"Unknown setting {name} in {source}.{hint}")
-    try:
-        return msgspec.convert({name: _split(name, value) for name, value in values.items()}, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"A setting in {source} has a value it does not take: {error}.") from error
+    hints = get_type_hints(Settings, include_extras=True)
+    chosen = {}
+    for name, value in values.items():
+        try:
+            chosen[name] = msgspec.convert(_split(name, value), hints[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{name} in {source} must be {_accepted(hints[name])}.") from error
+    return Settings(**chosen)
+
+
+def _accepted(hint: Any) -> str:
+    """What a setting takes, in words."""
+    kind, *metas = get_args(hint)
+    if get_origin(kind) is Literal:
+        *others, last = get_args(kind)
+        return f"{', '.join(others)} or {last}"
+    if get_origin(kind) is tuple:
+        return "texts of 8 characters or more, divided by commas"
+    bounds = [
+        f"{word} {getattr(meta, key)}"
+        for key, word in (("ge", "from"), ("gt", "above"), ("le", "up to"))
+        for meta in metas
+        if getattr(meta, key) is not None
+    ]
+    what = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+    return " ".join([what, *bounds])
 
 
 def _split(name: str, value: Any) -> Any:

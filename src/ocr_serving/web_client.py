@@ -182,12 +182,12 @@ def _check_pictures(files: Sequence[Path], out: Path) -> None:
 
 def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], out: Path) -> None:
     """Draw the result of one request; with boxes it is one page, without a list of lines."""
-    if not isinstance(result, dict) or "res" not in result:
-        raise BadUpstream("The answer holds no texts to draw.")
+    if not isinstance(result, dict) or not result.keys() & {"res", "dt_boxes"}:
+        raise BadUpstream("The answer holds nothing to draw.")
     images = [image.decode(content, Settings().max_pixels) for _, content in contents]
     if "dt_boxes" in result:
         quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
-        pictures = [draw.page(images[0], quads, result["res"])]
+        pictures = [draw.page(images[0], quads, result.get("res", [""] * len(quads)))]
     else:
         pictures = [draw.line(crop, text) for crop, text in zip(images, result["res"], strict=True)]
     for (file, _), picture in zip(contents, pictures, strict=True):

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from ocr_serving import geometry
 from ocr_serving.detection import boxes_from_logits
 from ocr_serving.errors import BadInput
-from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
+from ocr_serving.geometry import Image, Quads, line_order, order_points, side_lengths
 from ocr_serving.logistic import logit
 from ocr_serving.settings import Settings
+
+_MIN_SIZE = 3.0
+_LINE_TOLERANCE = 10.0
+"""Boxes whose tops differ by fewer pixels stand on one line."""
 
 
 class DBPostProcess:
@@ -56,7 +60,7 @@ class DBPostProcess:
 
     def _boxes(self, probability: NDArray[np.float32], ratio: Sequence[float]) -> Quads:
         height, width = probability.shape
-        quads, _ = boxes_from_logits(logit(probability), self._settings)
+        quads, _ = boxes_from_logits(logit(probability), self._settings, _MIN_SIZE)
         clipped: Quads = np.clip(quads[: self._max_candidates], 0, np.array([width, height], np.float32))
         clipped /= np.array([ratio[1], ratio[0]], np.float32)
         return clipped
@@ -89,7 +93,8 @@ class SortedBoxes:
     def __call__(self, dt_boxes: Sequence[NDArray[Any]] | Quads) -> list[NDArray[np.float32]]:
         """The quads (4, 2) as a list; the original's one pass of swaps left long lines unsorted."""
         quads = np.asarray(dt_boxes, np.float32).reshape(-1, 4, 2)
-        return list(quads[reading_order(quads)])
+        tops = quads[:, 0, 1].tolist()
+        return list(quads[line_order(quads[:, 0], lambda a, b: abs(tops[a] - tops[b]) < _LINE_TOLERANCE)])
 
 
 class GetRotateCropImage:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import image
-from ocr_serving.detection import STRIDE, input_size
+from ocr_serving.detection import input_size
 from ocr_serving.engine.base import normalize
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
-from ocr_serving.model_dir import Normalization
+from ocr_serving.model_dir import DET_STRIDE, Normalization
 from ocr_serving.settings import Settings
 
 Array = NDArray[Any]
@@ -187,7 +187,7 @@ class Transpose:
 class ResizeByFactor:
     """Scales to at most `max_side_len` on the long side, each side the nearest multiple of `factor`."""
 
-    def __init__(self, factor: int = STRIDE, max_side_len: int = 2400) -> None:
+    def __init__(self, factor: int = DET_STRIDE, max_side_len: int = 2400) -> None:
         self.factor = factor
         self.max_side_len = max_side_len
 

@@ -116,6 +116,8 @@ class OpenVINOEngine:
             try:
                 found = session.run(arrays)
             except RuntimeError as error:
+                with self._lock:  # a compiled model that failed once may fail on the shapes that it ran before
+                    self._forms.pop((image, derived), None)
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         names = self._model.derived if derived else self.outputs
         return pick(self._model, dict(zip(names, found, strict=True)), fetch)

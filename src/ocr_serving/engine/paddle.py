@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ class PaddleEngine:
     name = "paddle"
 
     def __init__(self, model: ModelDir, options: EngineOptions) -> None:
-        from paddle import inference
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tools for building extensions
+            from paddle import inference
 
         if model.params_file is None:
             raise ConfigError(

@@ -12,7 +12,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import Engine, is_image
 from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput, ConfigError
-from ocr_serving.model_dir import ModelDir
+from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE, ModelDir
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.settings import Settings
 from ocr_serving.wire import tensor
@@ -110,3 +110,6 @@ class LocalPredictor:
         height = array.shape[1] if image else array.shape[2]
         if self.model.image_height not in (None, height):
             raise BadInput(f"Input {alias} must be {self.model.image_height} pixels high; its shape is {array.shape}.")
+        sides = array.shape[1:3] if image else array.shape[2:]
+        if DET_LOGITS in self.model.derived and any(side % DET_STRIDE for side in sides):
+            raise BadInput(f"Sides of input {alias} must be multiples of {DET_STRIDE}; its shape is {array.shape}.")

@@ -47,7 +47,7 @@ _STOPPING = 2003
 """brpc's ELOGOFF: the server ends and takes no more requests."""
 _ERRORS: Mapping[int, type[OcrServingError]] = {
     error.brpc_code: error for error in (BadInput, Overloaded, DeadlineExceeded, EngineFailed)
-} | {_STOPPING: UpstreamUnavailable}
+}
 """What a server's error code means to its caller."""
 _ASK_ANOTHER = (_STOPPING, Overloaded.brpc_code)
 """Codes of a server that did not start on the request: another one may take it."""
@@ -144,6 +144,8 @@ class Upstream:
 
 
 def _error(response: RpcResponseMeta, address: str) -> OcrServingError:
+    if response.error_code == _STOPPING:
+        return UpstreamUnavailable(f"The model server at {address} is shutting down.")
     sentence = _TEXT_PREFIX.sub("", response.error_text[:_LONGEST_TEXT])
     known = _ERRORS.get(response.error_code)
     if known is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from ocr_serving import endpoint, logs
+from ocr_serving import endpoint, logs, open_files
 from ocr_serving.cores import usable_cores
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
@@ -129,13 +128,9 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
 
 
 def _within_files(limits: Limits) -> Limits:
-    """The limits, with no more connections than the process may open files for; it may open as many as there are."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections * _FILES_A_CONNECTION + _OTHER_FILES
-    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-    return replace(limits, connections=max(1, min(limits.connections, (files - _OTHER_FILES) // _FILES_A_CONNECTION)))
+    """The limits, with no more connections than the process may open files for."""
+    files = open_files.allow(limits.connections * _FILES_A_CONNECTION + _OTHER_FILES)
+    return replace(limits, connections=max(1, (files - _OTHER_FILES) // _FILES_A_CONNECTION))
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:

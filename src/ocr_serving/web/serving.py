@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import signal
 import socket
 import time
@@ -19,8 +18,8 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from ocr_serving import endpoint, request_id
-from ocr_serving.errors import BadInput, OcrServingError, Overloaded
+from ocr_serving import endpoint, open_files, request_id
+from ocr_serving.errors import BadInput, ConfigError, OcrServingError, Overloaded
 from ocr_serving.server import process
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange
@@ -35,6 +34,8 @@ CONNECTIONS = 1000
 """Most open connections; at waitress's 100, as many idle clients block everyone."""
 _OTHER_FILES = 64
 """Descriptors that the process needs besides."""
+_LEAST_FILES = 2 * _OTHER_FILES
+_HEADER_BYTES = 65536
 _IDLE_SECONDS = 30
 _CLEANUP_SECONDS = 5.0
 """Idle connections are looked for this often."""
@@ -50,7 +51,7 @@ class Server:
         """Listen on the bound socket; nobody is answered before run().
 
         Raises:
-            ConfigError: another process has taken the port since it was bound.
+            ConfigError: another process has taken the port since it was bound, or too few files may be opened.
         """
         self._app = app
         self._drain_seconds = settings.drain_seconds
@@ -64,11 +65,11 @@ class Server:
                 threads=app.gate.room + SPARE_THREADS,
                 ident=None,
                 recv_bytes=262144,
-                connection_limit=min(CONNECTIONS, _most_files() - _OTHER_FILES),
+                connection_limit=_connections(),
                 channel_timeout=_IDLE_SECONDS,
                 channel_request_lookahead=1,  # else it does not notice clients that leave
                 asyncore_use_poll=True,  # select() ends at 1024 descriptors
-                max_request_header_size=65536,
+                max_request_header_size=_HEADER_BYTES,
                 inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file
                 max_request_body_size=3 * settings.max_body_bytes + FRAMING,  # Parser refuses what is over the limit
             )
@@ -143,9 +144,16 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
     signal.signal(signal.SIGINT, handler)
 
 
-def _most_files() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else CONNECTIONS + _OTHER_FILES
+def _connections() -> int:
+    """How many may be open.
+
+    Raises:
+        ConfigError: the process may open too few files.
+    """
+    files = open_files.allow(CONNECTIONS + _OTHER_FILES)
+    if files < _LEAST_FILES:
+        raise ConfigError(f"This process may open {files} files only; allow {_LEAST_FILES} or more: ulimit -n 1024.")
+    return files - _OTHER_FILES
 
 
 class _Task(WSGITask):  # type: ignore[misc]
@@ -179,6 +187,8 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
     def _error(self, refused: Any) -> OcrServingError:
         if isinstance(refused, Refused):
             return refused.error
+        if refused.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            return BadInput(f"The request's headers take more than {_HEADER_BYTES} bytes.")
         if refused.code < 500:
             return BadInput(f"The request is not valid HTTP: {refused.reason}.")
         return OcrServingError(f"The request cannot be served: {refused.reason}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ocr_serving import detection
 from ocr_serving.deadline import Deadline
 from ocr_serving.endpoint import parse
-from ocr_serving.errors import UpstreamUnavailable
+from ocr_serving.errors import BadInput, BadUpstream, UpstreamUnavailable
 from ocr_serving.model_dir import DET_LOGITS, FLOAT32, ModelDir, Variable
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.predictor.remote import RemotePredictor
@@ -31,6 +31,7 @@ class DetServer:
         """
         endpoints = [endpoint.strip() for endpoint in settings.det_endpoint.split(",")]
         _, port = parse(endpoints[0])
+        self._endpoints = ", ".join(endpoints)
         self._remote = RemotePredictor(endpoints, DET_FEEDS, DET_FETCHES)
         self._command = f"python3 -m paddle_serving_server.serve --model {Path(settings.det_model).name} --port {port}"
 
@@ -40,6 +41,8 @@ class DetServer:
             return self._remote.predict(feed, fetch, deadline)
         except UpstreamUnavailable as error:
             raise UpstreamUnavailable(f"{error} Start it with: {self._command}") from error
+        except BadInput as error:  # what was sent is ours, so the caller is not to blame
+            raise BadUpstream(f"What answers at {self._endpoints} is no det model server: {error}") from error
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""

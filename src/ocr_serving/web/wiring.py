@@ -13,7 +13,7 @@ import numpy as np
 from ocr_serving import detection, model_dir, recognition
 from ocr_serving.detection import Detector
 from ocr_serving.errors import ConfigError
-from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, ModelDir
+from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, DET_STRIDE, ModelDir
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.predictor.local import LocalPredictor
@@ -31,7 +31,7 @@ REMOTE = "remote"
 
 _Probe = tuple[Mapping[str, Array], Sequence[str]]
 """Feed and fetch of a run that takes next to no time."""
-_DET_PROBE: _Probe = ({detection.INPUT: np.zeros((1, detection.STRIDE, detection.STRIDE, 3), np.uint8)}, (DET_LOGITS,))
+_DET_PROBE: _Probe = ({detection.INPUT: np.zeros((1, DET_STRIDE, DET_STRIDE, 3), np.uint8)}, (DET_LOGITS,))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ class _Wiring:
 
     def detector(self) -> Detector:
         """A detector on a model of the service's own."""
-        return Detector(self._predictor("det", model_dir.load(self.settings.det_model), _DET_PROBE), self.settings)
+        model = model_dir.load(self.settings.det_model)
+        if DET_LOGITS not in model.derived:
+            raise ConfigError(f"Model folder {model.path} is no det model: its inference.yml has no DBPostProcess.")
+        return Detector(self._predictor("det", model, _DET_PROBE), self.settings)
 
     def recognizer(self) -> Recognizer:
         """A recogniser on a model of the service's own."""

@@ -1,0 +1,80 @@
+"""Pages that lie on their heads or sides are read as those that do not, and those as ever."""
+
+import cv2
+import numpy as np
+import pytest
+import zoo_models
+
+from ocr_serving import samples, upside_down
+from ocr_serving.detection import Detector
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import Line, Recognizer
+from ocr_serving.settings import Settings
+
+PAGES = {sample.name: sample for sample in samples.render() if sample.name in ("imgs/document.jpg", "imgs/receipt.jpg")}
+
+
+class Counting(Recognizer):
+    pages = 0
+
+    def recognize(self, crops, deadline=None):
+        self.pages += 1
+        return super().recognize(crops, deadline)
+
+
+@pytest.fixture
+def pipeline():
+    rec = zoo_models.predictor("ocr_rec")
+    recognizer = Counting(rec, rec.model.characters, rec.model.image_height, Settings())
+    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, Settings().rec_min_score)
+
+
+def without_spaces(texts):
+    return ["".join(text.split()) for text in texts]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_turned_by_half_reads_as_the_page(pipeline, name):
+    upright = pipeline.run(PAGES[name].image)
+    assert pipeline._recognizer.pages == 1
+    page = pipeline.run(np.ascontiguousarray(PAGES[name].image[::-1, ::-1]))
+    assert without_spaces(page.texts) == without_spaces(upright.texts)
+    height, width = PAGES[name].image.shape[:2]
+    centres = [quads.mean(axis=1) for quads in (page.quads, upright.quads)]
+    np.testing.assert_allclose([width, height] - centres[0], centres[1], atol=6)
+
+
+@pytest.mark.parametrize("turn", [cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE])
+def test_a_page_on_its_side_reads_as_the_page(pipeline, turn):
+    page = pipeline.run(cv2.rotate(PAGES["imgs/document.jpg"].image, turn))
+    expected = sorted(without_spaces(PAGES["imgs/document.jpg"].texts))
+    assert sorted(without_spaces(page.texts)) == expected
+
+
+def lines(*scores):
+    return [Line("text", score, score) for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("scores", "likely"),
+    [([], False), ([0.0, 0.0], False), ([0.9, 0.5], False), ([0.9, 0.5, 0.6], True), ([0.5], True)],
+)
+def test_only_pages_that_are_mostly_doubtful_are_read_again(scores, likely):
+    assert upside_down.is_likely(lines(*scores)) == likely
+
+
+@pytest.mark.parametrize(
+    ("score", "of_turned", "text", "believed"),
+    [(0.7, 0.95, "ab", True), (0.85, 0.92, "ab", False), (0.3, 0.85, "ab", False), (0.3, 0.99, "a", False)],
+)
+def test_a_line_turned_by_half_is_believed_if_it_reads_much_better(score, of_turned, text, believed):
+    others = [Line("none of it", 0.9, 0.9)] * 3
+    line, turned = Line("xy", score, score), Line(text, of_turned, of_turned)
+    found, is_turned = upside_down.better([line, *others], [turned, *others])
+    assert found[0] is (turned if believed else line)
+    assert not is_turned
+
+
+def test_on_a_page_that_lies_upside_down_numbers_are_read_so_too():
+    lines_as_they_lie, turned = lines(0.5, 0.6, 0.97), lines(0.98, 0.97, 0.95)
+    assert upside_down.better(lines_as_they_lie, turned) == (turned, True)

@@ -35,7 +35,7 @@ class SequencePredictor:
 
 
 def _link(before: ServedModel, after: ServedModel) -> dict[str, str]:
-    """Alias of each input -> alias of the output that it takes: of the same name, or, if it is the only input, the first."""
+    """Alias of each input -> that of the output it takes: of the same name, or the first if it is the only input."""
     given = {variable.alias: variable.alias for variable in before.fetches}
     given |= {variable.name: variable.alias for variable in before.fetches}
     link = {feed.alias: given.get(feed.name) or given.get(feed.alias) for feed in after.feeds}

@@ -304,6 +304,12 @@ def test_an_input_that_the_model_cannot_take_harms_no_other(precision, fetch, de
         np.testing.assert_array_equal(engine.run(good, [name], None)[name], before)
 
 
+@pytest.mark.parametrize("width", [1, 7])
+def test_a_line_too_narrow_for_the_model_is_refused_in_words(width):
+    with pytest.raises(BadInput, match="must be 8 pixels wide or more"):
+        zoo_models.predictor("ocr_rec").predict({"x": np.zeros((1, 48, width, 3), np.uint8)}, [CTC_INDEX])
+
+
 @pytest.mark.parametrize("shape", [(1, 65, 64, 3), (1, 64, 70, 3)])
 def test_sides_that_a_det_model_does_not_take_are_refused_in_words(shape):
     det = zoo_models.predictor("ppocrv6_tiny_det")

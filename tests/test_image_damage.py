@@ -114,6 +114,15 @@ def test_what_follows_a_jpeg_picture_is_no_part_of_it():
     assert image.decode(progressive_jpeg(10) + film, LIMIT).shape == (500, 500, 3)
 
 
+def test_a_jpeg_cut_inside_a_segment_is_said_to_be_cut():
+    data = image_files.saved(Image.new("RGB", (50, 50)), "JPEG")
+    thumbnails = b"\xff\xe1\0\xca" + b"\xff\xda" * 100
+    whole = data[:2] + thumbnails + data[2:]
+    assert image.decode(whole, LIMIT).shape == (50, 50, 3)
+    with pytest.raises(BadInput, match="damaged, cut short"):
+        image.decode(whole[: whole.index(b"\xff\xc4") + 2], LIMIT)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -37,7 +37,14 @@ def test_how_pixels_are_normalised(folder, op, scale, mean, std):
 
 
 @pytest.mark.parametrize(
-    "text", ["PreProcess: null", "PreProcess: {transform_ops: null}", "PostProcess: null", "Global: {}"]
+    "text",
+    [
+        "PreProcess: null",
+        "PreProcess: {transform_ops: null}",
+        "PreProcess: {transform_ops: [null, 1: 2]}",
+        "PostProcess: null",
+        "Global: {}",
+    ],
 )
 def test_a_model_that_is_only_served_needs_to_say_nothing(folder, text):
     found = loaded(folder, text)
@@ -61,6 +68,8 @@ def test_the_dictionary_of_a_rec_model(folder):
         ("PreProcess: {transform_ops: [NormalizeImage: {mean: [0.5]}]}", r"`\$.mean`"),
         ("PreProcess: {transform_ops: [NormalizeImage: {mean: 0.5}]}", r"`\$.mean`"),
         ("PreProcess: {transform_ops: [NormalizeImage: {std: [0, 0, 0]}]}", r"`\$.std\[0\]`"),
+        ("PreProcess: {transform_ops: [NormalizeImage: {scale: 0}]}", r"`\$.scale`"),
+        ("PreProcess: {transform_ops: [NormalizeImage: {mean: [.nan, 0, 0]}]}", r"`\$.mean\[0\]`"),
         ("PreProcess: {transform_ops: [RecResizeImg: null]}", "missing required field `image_shape`"),
         ("PreProcess: {transform_ops: [RecResizeImg: {image_shape: null}]}", "image_shape"),
         ("PreProcess: {transform_ops: [RecResizeImg: {image_shape: [3, 0, 320]}]}", "image_shape"),

@@ -79,6 +79,12 @@ def test_variables_that_kubernetes_sets_for_services_named_ocr_are_no_settings()
     assert load({**links, "OCR_WORKER_PORT": "13000"}) == Settings(worker_port=13000)
 
 
+def test_only_what_kubernetes_sets_is_passed_over():
+    assert load({"OCR_DET_ENDPOINT": "tcp://det:9293"}).det_endpoint == "tcp://det:9293", "which the service refuses"
+    with pytest.raises(ConfigError, match="Unknown setting web_host"):
+        load({"OCR_WEB_HOST": "tcp://10.0.0.1"})
+
+
 def test_settings_pass_to_another_process_unchanged():
     chosen = Settings(api_keys=("key-one-1234", "key-two-5678"), public_metrics=False, det_thresh=0.25, threads=3)
     assert load(chosen.environ()) == chosen

@@ -7,6 +7,7 @@ import zoo_models
 
 from ocr_serving import samples, upside_down
 from ocr_serving.detection import Detector
+from ocr_serving.errors import EngineFailed
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
@@ -73,6 +74,28 @@ def test_a_line_turned_by_half_is_believed_if_it_reads_much_better(score, of_tur
     found, is_turned = upside_down.better([line, *others], [turned, *others])
     assert found[0] is (turned if believed else line)
     assert not is_turned
+
+
+def test_a_page_that_cannot_be_read_again_is_answered_as_it_was_read():
+    class ReadsOnce:
+        calls = 0
+
+        def recognize(self, crops, deadline=None):
+            self.calls += 1
+            if self.calls > 1:
+                raise EngineFailed("It broke.")
+            return lines(*[0.6] * len(crops))
+
+    det = Detector(zoo_models.predictor("ocr_det"), Settings())
+    page = Pipeline(det, ReadsOnce(), 0.5).run(PAGES["imgs/receipt.jpg"].image)
+    assert len(page.texts) > 5
+
+
+def test_a_line_that_fails_when_turned_stays_as_it_was_read():
+    first, turned = lines(0.5, 0.6, 0.0), [*lines(0.98, 0.97), Line("", 0.0, error=EngineFailed("It broke."))]
+    chosen, is_turned = upside_down.better(first, turned)
+    assert is_turned
+    assert chosen[2] is first[2]
 
 
 def test_on_a_page_that_lies_upside_down_numbers_are_read_so_too():

@@ -166,6 +166,19 @@ def test_the_cost_of_a_request_does_not_depend_on_how_many_run(bench):
     assert costs[1] == pytest.approx(costs[0], rel=0.5)
 
 
+@pytest.mark.parametrize(("images", "refused"), [([1] * 9, False), ([64] * 9, True), ([1] * 8 + [64], False)])
+def test_a_request_counts_as_many_images_as_requests_mostly_hold(bench, images, refused):
+    """An image takes 10 ms here."""
+    at = bench(1, 9)
+    for count in images:
+        started = at.gate.enter(Deadline.after(60))
+        at.gate._shared += 0.01 * count
+        at.gate.leave(started, count)
+    at.arrive("a")
+    at.arrive("b", Deadline.after(1))
+    assert ("b" in at.refused) == refused
+
+
 def test_one_tenant_who_floods_leaves_room_and_turns_to_another(bench):
     at = bench(1, 4)
     for i in range(8):

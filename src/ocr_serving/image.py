@@ -66,7 +66,9 @@ def _has_too_many_scans(data: bytes) -> bool:
         return False
     try:
         return image_header.jpeg_scans(data) > MAX_JPEG_SCANS
-    except (struct.error, ValueError):
+    except struct.error:
+        return False
+    except ValueError:  # more segments than any picture
         return True
 
 

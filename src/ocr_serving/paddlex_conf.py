@@ -15,8 +15,9 @@ from ocr_serving.errors import ConfigError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a dictionary of 18,708 entries: 0.1 s in C, 1 s in Python
 _Options = TypeVar("_Options")
-_Triple = tuple[float, float, float]
-_Spread = Annotated[float, Meta(gt=0)]
+
+_Positive = Annotated[float, Meta(gt=0, lt=1e9)]
+_Finite = Annotated[float, Meta(gt=-1e9, lt=1e9)]
 
 
 class NormalizeImage(Struct):
@@ -26,9 +27,9 @@ class NormalizeImage(Struct):
         scale: a number, or the expression "1./255.", which is the only one there is; it is never evaluated.
     """
 
-    scale: float | str = 1 / 255
-    mean: _Triple = (0.485, 0.456, 0.406)
-    std: tuple[_Spread, _Spread, _Spread] = (0.229, 0.224, 0.225)
+    scale: _Positive | str = 1 / 255
+    mean: tuple[_Finite, _Finite, _Finite] = (0.485, 0.456, 0.406)
+    std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
 
 
 class RecResizeImg(Struct):
@@ -42,7 +43,7 @@ class RecResizeImg(Struct):
 
 
 class _PreProcess(Struct):
-    transform_ops: list[dict[str, Any] | str] | None = None
+    transform_ops: list[dict[Any, Any] | str | None] | None = None
 
 
 class _PostProcess(Struct):
@@ -92,9 +93,9 @@ def read(path: Path) -> PaddlexConf:
 
 
 def _parse(file: _File) -> PaddlexConf:
-    ops: dict[str, Any] = {}
+    ops: dict[Any, Any] = {}
     for op in (file.PreProcess or _PreProcess()).transform_ops or ():
-        for name, options in op.items() if isinstance(op, dict) else [(op, None)]:
+        for name, options in (op if isinstance(op, dict) else {op: None}).items():
             ops.setdefault(name, options or {})
     post = file.PostProcess or _PostProcess()
     return PaddlexConf(
@@ -105,6 +106,6 @@ def _parse(file: _File) -> PaddlexConf:
     )
 
 
-def _options(ops: Mapping[str, Any], options: type[_Options]) -> _Options | None:
+def _options(ops: Mapping[Any, Any], options: type[_Options]) -> _Options | None:
     """Those of the op that is called like the type."""
     return msgspec.convert(ops[options.__name__], options) if options.__name__ in ops else None

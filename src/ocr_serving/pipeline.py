@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import OcrServingError
+from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image, Quads, crops, side_lengths
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,25 @@ class Pipeline:
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
             if upside_down.is_likely(lines):
-                again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
-                lines, is_turned = upside_down.better(lines, again)
-                if is_turned:
-                    quads, lines = _reversed(quads, lines)
+                quads, lines = self._read_turned(quads, lines, pictures, deadline)
         kept = [i for i, line in enumerate(lines) if line.text and line.score >= self._min_score]
         return Page(
             quads[kept],
             tuple(lines[i] for i in kept),
             tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
         )
+
+    def _read_turned(
+        self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
+    ) -> tuple[Quads, list[Line]]:
+        """The lines of a page that may lie upside down, as they are best read; as they were if they cannot be again."""
+        try:
+            again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
+        except (EngineFailed, BadUpstream, DeadlineExceeded) as error:
+            logger.info("A page was not read upside down, too: %s", error)
+            return quads, lines
+        lines, is_turned = upside_down.better(lines, again)
+        return _reversed(quads, lines) if is_turned else (quads, lines)
 
 
 def _reversed(quads: Quads, lines: list[Line]) -> tuple[Quads, list[Line]]:

@@ -21,6 +21,7 @@ PREFIX = "OCR_"
 """Of environment variables that are settings."""
 
 _SERVICE_LINK = re.compile(r"(.+_)?(service_(host|port)(_.+)?|port_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)")
+_PORT = re.compile(r"(.+_)?port")
 _SERVICE_URLS = ("tcp://", "udp://", "sctp://")
 """Values of what Kubernetes names OCR_PORT, as if it were a setting."""
 
@@ -200,7 +201,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: environ[k]
         for k, name in names.items()
-        if not _SERVICE_LINK.fullmatch(name) and not environ[k].startswith(_SERVICE_URLS)
+        if not _SERVICE_LINK.fullmatch(name) and not (_PORT.fullmatch(name) and environ[k].startswith(_SERVICE_URLS))
     }
 
 

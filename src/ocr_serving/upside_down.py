@@ -36,6 +36,9 @@ def better(lines: Sequence[Line], of_turned: Sequence[Line]) -> tuple[list[Line]
     ]
     is_turned = 2 * sum(surer) > len(lines)
     if is_turned:
-        surer = [turned.letters > line.letters - _GAIN for line, turned in zip(lines, of_turned, strict=True)]
+        surer = [
+            turned.error is None and turned.letters > line.letters - _GAIN
+            for line, turned in zip(lines, of_turned, strict=True)
+        ]
     chosen = [turned if sure else line for line, turned, sure in zip(lines, of_turned, surer, strict=True)]
     return chosen, is_turned

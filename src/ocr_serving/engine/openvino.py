@@ -13,7 +13,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
 from ocr_serving.engine.base import Array, EngineOptions, SessionPool, is_image, pick
 from ocr_serving.errors import ConfigError, EngineFailed
-from ocr_serving.model_dir import DERIVED, DET_LOGITS, ModelDir
+from ocr_serving.model_dir import CTC_INDEX, DERIVED, DET_LOGITS, ModelDir
 
 _HEAD_ROWS = 40
 """Time steps that the CTC head takes at once in bf16: 40 x 18710 logits stay in the second-level cache of a core with
@@ -112,12 +112,13 @@ class OpenVINOEngine:
         image = self._normalization is not None and all(is_image(array) for array in feed.values())
         derived = bool(fetch) and all(name in DERIVED for name in fetch)
         arrays = [np.ascontiguousarray(feed[name]) for name in self.inputs]
-        with self._pool(image, derived).borrow(deadline) as session:
+        form = image, derived
+        pool = self._pool(*form)
+        with pool.borrow(deadline) as session:
             try:
                 found = session.run(arrays)
             except RuntimeError as error:
-                with self._lock:  # a compiled model that failed once may fail on the shapes that it ran before
-                    self._forms.pop((image, derived), None)
+                self._forget(form, pool)
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         names = self._model.derived if derived else self.outputs
         return pick(self._model, dict(zip(names, found, strict=True)), fetch)
@@ -125,6 +126,16 @@ class OpenVINOEngine:
     def close(self) -> None:
         """See engine.base.Engine.close."""
         self._forms.clear()
+
+    def _forget(self, form: tuple[bool, bool], pool: SessionPool[_Session]) -> None:
+        """Compile a form anew before its next run.
+
+        Where sizes clashed half way through a graph, as det's did, it may fail from then on with inputs that it took
+        before. Rec's graph does not, and stays: compiling it takes half a second, for which all others wait.
+        """
+        with self._lock:
+            if CTC_INDEX not in self._model.derived and self._forms.get(form) is pool:
+                del self._forms[form]
 
     def _pool(self, image: bool, derived: bool) -> SessionPool[_Session]:
         with self._lock:

@@ -17,6 +17,9 @@ from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.settings import Settings
 from ocr_serving.wire import tensor
 
+_LEAST_WIDTH = 8
+"""Of a rec model's input, in pixels: of a narrower one nothing is left half way through the graph."""
+
 
 class LocalPredictor:
     """An engine behind the names of its model folder. See predictor.base.Predictor."""
@@ -111,5 +114,7 @@ class LocalPredictor:
         if self.model.image_height not in (None, height):
             raise BadInput(f"Input {alias} must be {self.model.image_height} pixels high; its shape is {array.shape}.")
         sides = array.shape[1:3] if image else array.shape[2:]
+        if self.model.image_height is not None and sides[1] < _LEAST_WIDTH:
+            raise BadInput(f"Input {alias} must be {_LEAST_WIDTH} pixels wide or more; its shape is {array.shape}.")
         if DET_LOGITS in self.model.derived and any(side % DET_STRIDE for side in sides):
             raise BadInput(f"Sides of input {alias} must be multiples of {DET_STRIDE}; its shape is {array.shape}.")

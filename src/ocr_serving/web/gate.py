@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Final
 
 from ocr_serving.deadline import Deadline
@@ -18,6 +19,8 @@ it waited, its client left meanwhile, the service ends."""
 
 _NEWEST = 0.2
 """Weight of the newest request in the average cost of an image: the last ten or so count."""
+_LATEST = 15
+"""Requests that say how many images one holds."""
 _SLOW = 1.5
 """A request may well take so many times the average; one that might is not let in."""
 _SLOW_AFTER_WAITING = 1.25
@@ -50,8 +53,9 @@ class Gate:
 
     The cost of an image is the time that its request takes, divided by its images and by how many requests run beside
     it: where they share the cores, it is the same alone and in a crowd, and n images ahead mean n times as long a wait.
-    A request that waits has not been read, and counts as one image. Who could not be answered in time is refused before
-    its work takes the others' time.
+    A request that waits has not been read, and counts as many images as the median of the latest ones: where all hold
+    many it does, too, and a single one that holds many makes no difference. Who could not be answered in time is
+    refused before its work takes the others' time.
 
     Attributes:
         running: requests past the gate.
@@ -74,7 +78,9 @@ class Gate:
         self._count_drop = count_drop
         self._lock = threading.Lock()
         self._queues: dict[str, deque[_Waiter]] = {}  # none is empty; the first one's turn is next
-        self._cost = 0.0  # of an image, in seconds, on average
+        self._image_cost = 0.0  # in seconds, on average
+        self._images: deque[int] = deque(maxlen=_LATEST)  # of each of the latest requests
+        self._cost = 0.0  # of a request, in seconds
         self._shared = 0.0  # seconds that a request which always ran would have had the service to itself
         self._ticked = time.monotonic()
 
@@ -120,7 +126,10 @@ class Gate:
         with self._lock:
             self._tick()
             self.running -= 1
-            self._cost += (_NEWEST if self._cost else 1.0) * ((self._shared - started) / images - self._cost)
+            newest = _NEWEST if self._image_cost else 1.0
+            self._image_cost += newest * ((self._shared - started) / images - self._image_cost)
+            self._images.append(images)
+            self._cost = self._image_cost * median(self._images)
             while self._queues and self.running < self._max_running:
                 waiter = self._next()
                 if waiter.deadline.has_left():

@@ -144,9 +144,9 @@ class Upstream:
 
 
 def _error(response: RpcResponseMeta, address: str) -> OcrServingError:
-    if response.error_code == _STOPPING:
-        return UpstreamUnavailable(f"The model server at {address} is shutting down.")
     sentence = _TEXT_PREFIX.sub("", response.error_text[:_LONGEST_TEXT])
+    if response.error_code == _STOPPING:
+        return UpstreamUnavailable(f"The model server at {address} takes no more requests: {sentence}")
     known = _ERRORS.get(response.error_code)
     if known is not None:
         return known(sentence)

@@ -150,8 +150,9 @@ def _connections() -> int:
     Raises:
         ConfigError: the process may open too few files.
     """
-    files = open_files.allow(CONNECTIONS + _OTHER_FILES)
-    if files < _LEAST_FILES:
+    wanted = CONNECTIONS + _OTHER_FILES
+    files = open_files.allow(wanted)
+    if files < min(wanted, _LEAST_FILES):
         raise ConfigError(f"This process may open {files} files only; allow {_LEAST_FILES} or more: ulimit -n 1024.")
     return files - _OTHER_FILES
 

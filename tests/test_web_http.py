@@ -330,7 +330,8 @@ def test_a_full_queue_refuses_at_once_with_retry_after_and_probes_still_answer(n
 
 
 def test_a_request_of_many_images_lets_small_ones_wait_for_their_turn(narrow):
-    """It took long because of its images, which says nothing of those that hold one."""
+    """It took long because of its images, which says nothing of those that hold one, as most do."""
+    assert [narrow.post().status for _ in range(2)] == [200, 200]
     narrow.service.seconds = 2.5
     assert narrow.post(web_stub.body(*[(30, 20)] * 64)).status == 200
     narrow.service.seconds = 0.0

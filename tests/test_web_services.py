@@ -215,7 +215,7 @@ WRONG = {
 def test_a_service_that_cannot_start_says_so_in_one_line(broken_models, door, case):
     arguments, message = WRONG[case]
     if case == "a GPU" and shutil.which("nvidia-smi"):
-        pytest.skip("there may be one here")
+        pytest.skip("a GPU may be usable here, and is then no error")
     assert_does_not_start(
         door, [*arguments, *(["--port", str(free_port())] if "--port" not in arguments else [])], broken_models, message
     )

@@ -24,7 +24,7 @@ from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.errors import ConfigError, OcrServingError
 from ocr_serving.geometry import Image
-from ocr_serving.model_dir import DET_LOGITS, ModelDir
+from ocr_serving.model_dir import ModelDir
 from ocr_serving.settings import Settings
 
 
@@ -36,8 +36,7 @@ def calibrate(model: ModelDir, pictures: Sequence[Image]) -> Path:
     """
     import openvino
 
-    if DET_LOGITS not in model.derived or model.normalization is None:
-        raise ConfigError(f"Model folder {model.path} is no det model; rec runs in 8 bits without calibration.")
+    model.require_det()
     inputs = [_input(model, picture) for picture in pictures]
     layers = openvino_int8.calibrate(read_graph(openvino.Core(), model), inputs)
     if not layers:

@@ -113,6 +113,21 @@ class ModelDir:
         """The outputs that an engine makes from the graph's first."""
         return tuple(v.alias for v in self.fetches if v.alias in DERIVED)
 
+    def require_det(self) -> None:
+        """Raise ConfigError if this is no det model that images can be given to."""
+        if DET_LOGITS not in self.derived or self.normalization is None:
+            raise ConfigError(f"Model folder {self.path} is no det model: its {PADDLEX_CONF} has no DBPostProcess.")
+
+    def require_rec(self) -> int:
+        """The input height of a rec model in pixels.
+
+        Raises:
+            ConfigError: this is none.
+        """
+        if self.image_height is None or not self.characters:
+            raise ConfigError(f"Model folder {self.path} is no rec model: its {PADDLEX_CONF} holds no dictionary.")
+        return self.image_height
+
 
 def load(path: str | Path, conf: Path | None = None) -> ModelDir:
     """Read a model folder.

@@ -12,7 +12,7 @@ from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, OcrServingError
-from ocr_serving.geometry import Image, Quads, crops, side_lengths
+from ocr_serving.geometry import Image, Quads, crops
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 
@@ -108,10 +108,4 @@ class Pipeline:
             logger.info("A page was not read upside down, too: %s", error)
             return quads, lines
         lines, is_turned = upside_down.better(lines, again)
-        return _reversed(quads, lines) if is_turned else (quads, lines)
-
-
-def _reversed(quads: Quads, lines: list[Line]) -> tuple[Quads, list[Line]]:
-    """The lines of a page that lies upside down in reading order; columns of text keep theirs."""
-    width, height = side_lengths(quads)
-    return (quads, lines) if np.median(width) < np.median(height) else (quads[::-1], lines[::-1])
+        return upside_down.in_order(quads, lines) if is_turned else (quads, lines)

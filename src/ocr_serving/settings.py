@@ -147,7 +147,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Raises:
             ConfigError: an unknown setting or a value it does not take.
         """
-        return _build({**msgspec.structs.asdict(self), **changes}, "replace()")
+        return msgspec.structs.replace(self, **_checked(changes, "replace()"))
 
     def environ(self) -> dict[str, str]:
         """The OCR_* variables from which load() makes these settings."""
@@ -171,19 +171,20 @@ def load(
     values: dict[str, Any] = {}
     path = file or (Path(environ["OCR_SETTINGS"]) if environ.get("OCR_SETTINGS") else None)
     if path is not None:
-        values = _build_check(_read_toml(path), str(path))
-    values |= _build_check(_variables(environ), "the environment (OCR_*)")
-    values |= _build_check({k: v for k, v in (flags or {}).items() if v is not None}, "the command line")
-    return _build(values, "the settings")
+        values = _checked(_read_toml(path), str(path))
+    values |= _checked(_variables(environ), "the environment (OCR_*)")
+    values |= _checked({k: v for k, v in (flags or {}).items() if v is not None}, "the command line")
+    return Settings(**values)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser one --flag for every setting and --settings for the TOML file."""
     parser.add_argument("--settings", type=Path, metavar="FILE", help="TOML file with settings")
+    defaults = msgspec.structs.asdict(Settings())
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         *_, about = hint.__metadata__
-        default = getattr(Settings(), name)
-        sentence = f"{about.description} Default: {'none' if default in ('', ()) else default}."
+        default = "none" if defaults[name] in ("", ()) else defaults[name]
+        sentence = f"{about.description} Default: {default}."
         parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar="VALUE", help=sentence)
         if "_" in name:  # as it is spelled in files
             parser.add_argument(f"--{name}", dest=name, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
@@ -218,26 +219,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The settings file {path} is not valid TOML: {error}.") from error
 
 
-def _build_check(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The values, once each is known to be a setting that takes it; the error names the source."""
-    _build(values, source)
-    return dict(values)
-
-
-def _build(values: Mapping[str, Any], source: str) -> Settings:
-    for name in values:
-        if name not in Settings.__struct_fields__:
-            close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
+def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values as the settings take them; the error names the source."""
+    hints = get_type_hints(Settings, include_extras=True) if values else {}
+    checked = {}
+    for name, value in values.items():
+        if name not in hints:
+            close = difflib.get_close_matches(name, hints, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigError(f"Unknown setting {name} in {source}.{hint}")
-    hints = get_type_hints(Settings, include_extras=True)
-    chosen = {}
-    for name, value in values.items():
         try:
-            chosen[name] = msgspec.convert(_split(name, value), hints[name], strict=False)
+            checked[name] = msgspec.convert(_split(name, value), hints[name], strict=False)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{name} in {source} must be {_accepted(hints[name])}.") from error
-    return Settings(**chosen)
+    return checked
 
 
 def _accepted(hint: Any) -> str:

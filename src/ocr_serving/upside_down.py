@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocr_serving.geometry import Image
+import numpy as np
+
+from ocr_serving.geometry import Image, Quads, side_lengths
 from ocr_serving.recognition import Line
 
 _DOUBTFUL = 0.85
@@ -25,20 +27,20 @@ def turned(crops: Sequence[Image]) -> list[Image]:
     return [crop[::-1, ::-1] for crop in crops]
 
 
-def better(lines: Sequence[Line], of_turned: Sequence[Line]) -> tuple[list[Line], bool]:
-    """The readings to be believed, and whether most are those of the lines turned by half: then the page lies so.
+def better(lines: Sequence[Line], again: Sequence[Line]) -> tuple[list[Line], bool]:
+    """Of each line the reading to be believed, as it lies or turned by half (`again`); and whether the page is turned.
 
-    There a number counts as it reads on the page, though 09:00 is as good as 00:60.
+    It is if most lines are. Then numbers count as they read that way, too, though 09:00 is as good as 00:60.
     """
-    surer = [
-        turned.letters >= max(_SURE, line.letters + _GAIN) and len(turned.text) >= _LEAST
-        for line, turned in zip(lines, of_turned, strict=True)
-    ]
-    is_turned = 2 * sum(surer) > len(lines)
+    pairs = list(zip(lines, again, strict=True))
+    surer = [b.letters >= max(_SURE, a.letters + _GAIN) and len(b.text) >= _LEAST for a, b in pairs]
+    is_turned = 2 * sum(surer) > len(pairs)
     if is_turned:
-        surer = [
-            turned.error is None and turned.letters > line.letters - _GAIN
-            for line, turned in zip(lines, of_turned, strict=True)
-        ]
-    chosen = [turned if sure else line for line, turned, sure in zip(lines, of_turned, surer, strict=True)]
-    return chosen, is_turned
+        surer = [b.error is None and b.letters > a.letters - _GAIN for a, b in pairs]
+    return [b if sure else a for (a, b), sure in zip(pairs, surer, strict=True)], is_turned
+
+
+def in_order(quads: Quads, lines: list[Line]) -> tuple[Quads, list[Line]]:
+    """The lines of a page that is turned by half, and their quads (n, 4, 2), as they read; columns stay as they are."""
+    width, height = side_lengths(quads)
+    return (quads, lines) if np.median(width) < np.median(height) else (quads[::-1], lines[::-1])

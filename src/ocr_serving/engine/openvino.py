@@ -113,7 +113,7 @@ class OpenVINOEngine:
         derived = bool(fetch) and all(name in DERIVED for name in fetch)
         arrays = [np.ascontiguousarray(feed[name]) for name in self.inputs]
         form = image, derived
-        pool = self._pool(*form)
+        pool = self._pool(form)
         with pool.borrow(deadline) as session:
             try:
                 found = session.run(arrays)
@@ -137,11 +137,10 @@ class OpenVINOEngine:
             if CTC_INDEX not in self._model.derived and self._forms.get(form) is pool:
                 del self._forms[form]
 
-    def _pool(self, image: bool, derived: bool) -> SessionPool[_Session]:
+    def _pool(self, form: tuple[bool, bool]) -> SessionPool[_Session]:
         with self._lock:
-            form = (image, derived)
             if form not in self._forms:
-                make = self._compile(image, derived)
+                make = self._compile(*form)
                 self._forms[form] = SessionPool(make, self._options.sessions)
             return self._forms[form]
 

@@ -128,9 +128,7 @@ def cut_sigmoid(graph: Any) -> None:
         last = last.input_value(0).get_node()
     if last.get_type_name() != "Sigmoid":
         raise ConfigError("This model does not end like a DB model, so it has no det_logits.")
-    logits = last.input_value(0)
-    is_float = logits.get_element_type().to_dtype() == np.float32
-    _end_in(graph, logits if is_float else ops.convert(logits, np.float32).output(0))
+    _end_in(graph, ops.convert(last.input_value(0), np.float32).output(0))
 
 
 def cut_ctc_head(graph: Any, rows: int) -> Any:

@@ -110,11 +110,10 @@ class LocalPredictor:
                 f"Input {alias} must be float32 (n, 3, h, w), normalised, or uint8 (n, h, w, 3) in BGR; "
                 f"it is {array.dtype} {array.shape}."
             )
-        height = array.shape[1] if image else array.shape[2]
+        height, width = array.shape[1:3] if image else array.shape[2:]
         if self.model.image_height not in (None, height):
             raise BadInput(f"Input {alias} must be {self.model.image_height} pixels high; its shape is {array.shape}.")
-        sides = array.shape[1:3] if image else array.shape[2:]
-        if self.model.image_height is not None and sides[1] < _LEAST_WIDTH:
+        if self.model.image_height is not None and width < _LEAST_WIDTH:
             raise BadInput(f"Input {alias} must be {_LEAST_WIDTH} pixels wide or more; its shape is {array.shape}.")
-        if DET_LOGITS in self.model.derived and any(side % DET_STRIDE for side in sides):
+        if DET_LOGITS in self.model.derived and (height % DET_STRIDE or width % DET_STRIDE):
             raise BadInput(f"Sides of input {alias} must be multiples of {DET_STRIDE}; its shape is {array.shape}.")

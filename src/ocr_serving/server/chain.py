@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from ocr_serving import base64_text, image, image_header
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadInput, ConfigError, LimitExceeded
+from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.model_dir import (
     CTC_INDEX,
     CTC_SCORE,
-    DET_LOGITS,
     FLOAT32,
     PAGE_BOXES,
     PAGE_SCORES,
@@ -59,13 +58,11 @@ class ChainedPredictor:
         Raises:
             ConfigError: they are no det and rec model.
         """
-        if det_model.normalization is None or DET_LOGITS not in det_model.derived:
-            raise ConfigError(f"{det_model.path} is no det model: its inference.yml has no DBPostProcess.")
-        if rec_model.image_height is None or not rec_model.characters:
-            raise ConfigError(f"{rec_model.path} is no rec model: its inference.yml holds no dictionary.")
+        det_model.require_det()
+        height = rec_model.require_rec()
         self._max_pixels = settings.max_pixels
         self._classes = len(rec_model.characters)
-        self._recognizer = Recognizer(rec, rec_model.characters, rec_model.image_height, settings)
+        self._recognizer = Recognizer(rec, rec_model.characters, height, settings)
         self._pipeline = Pipeline(Detector(det, settings), self._recognizer, settings.rec_min_score)
         feed = det_model.feeds[0]
         self.feeds = (Variable(feed.name, feed.alias, STRING, (1,)),)

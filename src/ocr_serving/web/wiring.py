@@ -12,7 +12,6 @@ import numpy as np
 
 from ocr_serving import detection, model_dir, recognition
 from ocr_serving.detection import Detector
-from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, DET_STRIDE, ModelDir
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Array, Predictor
@@ -95,18 +94,16 @@ class _Wiring:
     def detector(self) -> Detector:
         """A detector on a model of the service's own."""
         model = model_dir.load(self.settings.det_model)
-        if DET_LOGITS not in model.derived:
-            raise ConfigError(f"Model folder {model.path} is no det model: its inference.yml has no DBPostProcess.")
+        model.require_det()
         return Detector(self._predictor("det", model, _DET_PROBE), self.settings)
 
     def recognizer(self) -> Recognizer:
         """A recogniser on a model of the service's own."""
         model = model_dir.load(self.settings.rec_model)
-        if model.image_height is None or not model.characters:
-            raise ConfigError(f"Model folder {model.path} is no rec model: its inference.yml holds no dictionary.")
-        line = np.zeros((1, model.image_height, recognition.WIDTHS[0], 3), np.uint8)
+        height = model.require_rec()
+        line = np.zeros((1, height, recognition.WIDTHS[0], 3), np.uint8)
         predictor = self._predictor("rec", model, ({recognition.INPUT: line}, (CTC_INDEX,)))
-        recognizer = Recognizer(predictor, model.characters, model.image_height, self.settings)
+        recognizer = Recognizer(predictor, model.characters, height, self.settings)
         return self.stack.enter_context(closing(recognizer))
 
     def _predictor(self, role: str, model: ModelDir, probe: _Probe) -> Predictor:

@@ -51,7 +51,7 @@ MOST_WIDTHS = 8
 Job = TypeVar("Job")
 
 
-class Recorder:
+class Recorder(Predictor):
     """Passes calls on to a predictor and keeps the last one. See predictor.base.Predictor."""
 
     def __init__(self, inner: Predictor) -> None:

@@ -19,7 +19,7 @@ from ocr_serving.compat.client import Client as RpcClient
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import EngineFailed
 from ocr_serving.geometry import Image
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
@@ -85,7 +85,7 @@ def c2(context: Context) -> Finding:
     )
 
 
-class _Poisoned:
+class _Poisoned(Predictor):
     """The real model, which breaks on, or answers NaN for, a batch with a red line. See predictor.base.Predictor."""
 
     def __init__(self, predictor: LocalPredictor) -> None:

@@ -12,7 +12,7 @@ from harness.images import ROOT
 from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.model_dir import DET_LOGITS
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.service import ModelService, ServedModel
 from ocr_serving.web.upstream import DET_FEEDS, DET_FETCHES
@@ -64,7 +64,7 @@ def r3(context: Context) -> Finding:
     return Finding(figure, alive and grown < 50 and not answer.startswith(b"PRPC"))
 
 
-class _Liar:
+class _Liar(Predictor):
     """A det model that answers something else than a map. See predictor.base.Predictor."""
 
     def __init__(self, answer: Array | None = None) -> None:

@@ -15,7 +15,7 @@ from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, EngineFailed
 from ocr_serving.model_dir import Variable
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.server.limits import Limits
 from ocr_serving.server.listener import ModelServer
@@ -30,7 +30,7 @@ FEEDS = (Variable("x", "image", 1, (2,)),)
 FETCHES = (Variable("graph_out", "out", 1, (2,)), Variable("FAIL", "FAIL", 1, (1,)))
 
 
-class Doubler:
+class Doubler(Predictor):
     """Answers twice its input as `out`; fetching FAIL breaks the engine. A feed of -1 waits until released."""
 
     def __init__(self) -> None:

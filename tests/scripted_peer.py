@@ -62,7 +62,7 @@ def joined(buffers: list[Buffer]) -> bytes:
 
 
 def answer_with(*tensors: Tensor) -> Callable[[int, frame.Frame], bytes]:
-    payload = messages.encode_response("e", tensors, [])
+    payload = messages.encode_response("e", [tensors], [])
     return lambda _, request: joined(frame.encode(meta.for_success(request.meta.correlation_id), payload))
 
 

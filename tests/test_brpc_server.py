@@ -91,7 +91,8 @@ def test_what_is_no_frame_ends_the_connection_and_nothing_else(server, name):
     [
         ([Tensor("x", "image", numbers(1))], ["nope"], "Unknown fetch; the model has: out."),
         ([Tensor("y", "y", numbers(1))], [], "unknown name or comes twice; the model takes: x."),
-        ([Tensor("x", "image", numbers(1))] * 2, [], "unknown name or comes twice"),
+        ([Tensor("x", "", numbers(1)), Tensor("", "image", numbers(1))], [], "unknown name or comes twice"),
+        ([Tensor("x", "image", numbers(1))] * 257, [], "A request may bring its inputs 256 times at most."),
     ],
 )
 def test_bad_names_are_answered_with_the_good_ones(server, tensors, fetch, sentence):
@@ -100,6 +101,16 @@ def test_bad_names_are_answered_with_the_good_ones(server, tensors, fetch, sente
         answer = read_frame(client)
     assert (answer.meta.response.error_code, answer.meta.correlation_id) == (1003, 9)
     assert sentence in answer.meta.response.error_text
+
+
+def test_inputs_that_come_several_times_are_as_many_runs(server):
+    """Each is answered with an output of its own, in order."""
+    payload = messages.encode_request([Tensor("x", "image", numbers(n)) for n in (3, 1, 2)], ["out"])
+    with connect(server.address) as client:
+        client.sendall(b"".join(frame.encode(meta.for_request(1), payload)))
+        outputs = messages.decode_response(read_frame(client).message()).outputs
+    assert [output.engine_name for output in outputs] == ["GeneralInferOp_0"] * 3
+    assert [[tensor.unpack().tolist() for tensor in output.tensors] for output in outputs] == [[[[6]]], [[[2]]], [[[4]]]]
 
 
 @pytest.mark.parametrize(("name", "alias"), [("x", ""), ("image", ""), ("anything", "image")])

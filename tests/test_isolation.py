@@ -11,6 +11,7 @@ from ocr_serving.detection import Detection
 from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, UpstreamUnavailable
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.pipeline import Pipeline
+from ocr_serving.predictor.base import Predictor
 from ocr_serving.recognition import Recognizer
 from ocr_serving.settings import Settings
 from ocr_serving.web.app import PATH, create_app
@@ -21,7 +22,7 @@ POISON = 200
 """Grey of a crop that breaks the model."""
 
 
-class GreyReader:
+class GreyReader(Predictor):
     """A rec model that reads a crop's grey, 10 is "a", 20 is "b" ...; on a crop of POISON it does what it is told."""
 
     def __init__(self, fault) -> None:

@@ -13,6 +13,7 @@ from ocr_serving import long_lines
 from ocr_serving.detection import Detector
 from ocr_serving.errors import EngineFailed
 from ocr_serving.pipeline import Pipeline
+from ocr_serving.predictor.base import Predictor
 from ocr_serving.recognition import LONGEST_LINE, WIDTHS, Recognizer, ctc_decode, natural_width
 from ocr_serving.settings import Settings
 
@@ -54,7 +55,7 @@ def text_of(classes):
     return ctc_decode(classes, np.ones(len(classes), np.float32), LETTERS).text
 
 
-class Stripes:
+class Stripes(Predictor):
     """A rec model that reads the brightness of each 8 pixels as a class, an edge as blank; it fails at `fails`."""
 
     def __init__(self, fails=None):

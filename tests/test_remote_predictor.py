@@ -20,7 +20,7 @@ from ocr_serving.errors import (
 )
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.remote import RemotePredictor
-from ocr_serving.wire import frame, meta
+from ocr_serving.wire import frame, messages, meta
 from ocr_serving.wire.tensor import Tensor
 
 IMAGE = {"image": numbers(1, 2)}
@@ -34,6 +34,28 @@ def test_predicts_what_the_server_computes():
             outputs = client.predict(IMAGE, fetch, Deadline.after(10))
             assert list(outputs) == ["out"]
             np.testing.assert_array_equal(outputs["out"], numbers(2, 4), strict=True)
+
+
+def test_several_feeds_are_one_request():
+    requests = []
+
+    def answer(_, request):
+        requests.append(request)
+        runs = [
+            [Tensor("out", "out", tensor.unpack() * 2)] for tensor in messages.decode_request(request.message()).tensors
+        ]
+        payload = messages.encode_response("e", runs, [])
+        return joined(frame.encode(meta.for_success(request.meta.correlation_id), payload))
+
+    with peer(answer) as server, remote(server.address) as client:
+        answers = client.predict_each([{"image": numbers(*row)} for row in ((1, 2), (3, 4, 5))], ["out"])
+    assert [answer["out"].tolist() for answer in answers] == [[[2, 4]], [[6, 8, 10]]]
+    assert len(requests) == 1
+
+
+def test_an_answer_to_fewer_runs_than_were_asked_for_is_damaged():
+    with peer(answer_with(OUT)) as server, remote(server.address) as client, pytest.raises(BadUpstream, match="1 of 2"):
+        client.predict_each([IMAGE, IMAGE], ["out"])
 
 
 @pytest.mark.parametrize(

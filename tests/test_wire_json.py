@@ -53,7 +53,7 @@ def test_an_answer_is_written_as_json2pb_writes_it():
         Tensor("b", "b", np.array([True, False])),
         Tensor("none", "none", np.zeros((0, 2), np.float32)),
     ]
-    assert json_form.encode_response("GeneralInferOp_0", tensors, [1, 2]).decode() == (
+    assert json_form.encode_response("GeneralInferOp_0", [tensors], [1, 2]).decode() == (
         '{"outputs":[{"tensor":['
         '{"float_data":[0.10000000149011612,1.0000000116860974e-7,3.0],"elem_type":1,"shape":[1,3],'
         '"name":"g","alias_name":"out"},'
@@ -68,13 +68,13 @@ def test_an_answer_is_written_as_json2pb_writes_it():
 
 @given(arrays)
 def test_every_type_travels_bit_for_bit(array):
-    body = as_request(json_form.encode_response("E", [Tensor("n", "a", array)], []))
+    body = as_request(json_form.encode_response("E", [[Tensor("n", "a", array)]], []))
     np.testing.assert_array_equal(json_form.decode_request(body).tensors[0].unpack(), array, strict=True)
 
 
 def test_what_json_lacks_is_written_as_protobuf_writes_it():
     array = np.array([math.nan, math.inf, -math.inf, 0.5], np.float32)
-    body = as_request(json_form.encode_response("E", [Tensor("n", "a", array)], []))
+    body = as_request(json_form.encode_response("E", [[Tensor("n", "a", array)]], []))
     assert b'["NaN","Infinity","-Infinity",0.5]' in body
     np.testing.assert_array_equal(json_form.decode_request(body).tensors[0].unpack(), array, strict=True)
 

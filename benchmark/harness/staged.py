@@ -28,7 +28,7 @@ class Span:
     end: float
 
 
-class TimedPredictor:
+class TimedPredictor(Predictor):
     """A predictor that notes when each call of another one begins and ends. See predictor.base.Predictor."""
 
     def __init__(self, name: str, inner: Predictor, spans: list[Span]) -> None:
@@ -38,10 +38,16 @@ class TimedPredictor:
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
+        return self.predict_each([feed], fetch, deadline)[0]
+
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """See predictor.base.Predictor.predict_each."""
         begin = time.perf_counter()
-        answer = self._inner.predict(feed, fetch, deadline)
+        answers = self._inner.predict_each(feeds, fetch, deadline)
         self._spans.append(Span(self._name, begin, time.perf_counter()))
-        return answer
+        return answers
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""

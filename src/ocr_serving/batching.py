@@ -31,7 +31,7 @@ class _Task:
         return self.fetch, tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(self.feed.items()))
 
 
-class BatchingPredictor:
+class BatchingPredictor(Predictor):
     """Runs what waits at the same time in one go, as far as inner shapes are equal. See predictor.base.Predictor."""
 
     def __init__(self, predictor: Predictor, threads: int, rows: int) -> None:

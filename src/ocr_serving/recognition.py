@@ -6,9 +6,8 @@ CTC: Graves et al., Connectionist Temporal Classification, ICML 2006; decoded gr
 from __future__ import annotations
 
 import logging
-import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
 from ocr_serving.long_lines import join, pieces
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
-from ocr_serving.predictor.base import Predictor
+from ocr_serving.portions import Batch, batches, portions
+from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.settings import Settings
 from ocr_serving.tiling import Window
 
@@ -43,9 +43,6 @@ UNSQUEEZED_WIDTH = 160
 """Lines of this width at a height of 48 keep their proportions; longer ones are squeezed, shorter ones stretched."""
 LEAST_SQUEEZED = 0.65
 """No line is squeezed to less of its length than this share."""
-CPU_BATCH_WIDTH = 1024
-"""On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
-cores wait for the one that has the last batch."""
 LONGEST_LINE = 3200
 """Widest line read in one piece, at a height of 48; its input is the widest there is."""
 
@@ -88,7 +85,9 @@ class Recognizer:
         self._settings = settings
         # As many batches at once as an engine runs: with more, those that are prepared take cores from those computed.
         self._cores = settings.inference_threads
-        self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-batch")
+        self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
+        self._lock = threading.Lock()
+        self._reading = 0  # images
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -128,20 +127,20 @@ class Recognizer:
     def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
         """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines.
 
-        No more batches are handed over than keep the workers busy, so that other images' lines get their turn.
+        No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
-        batches = sorted(
-            self._batches([self._width(crop, self._settings.rec_squeeze) for crop in crops]),
-            key=lambda batch: -batch[0] * len(batch[1]),
-        )  # the shortest last, so that no core waits long for the one that has the last
-        left = iter(batches)
+        widths = [self._width(crop, self._settings.rec_squeeze) for crop in crops]
+        left = portions(batches(widths, self._settings), self._cores, lambda: self._reading == 1)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         runs: dict[Future[list[Line]], list[int]] = {}
+        with self._lock:
+            self._reading += 1
         try:
             while True:
-                for width, batch in islice(left, self._cores + 1 - len(runs)):
-                    read = partial(self._read_well, [crops[i] for i in batch], [whole[i] for i in batch], width)
-                    runs[self._workers.submit(copy_context().run, read, deadline)] = batch
+                for portion in islice(left, self._cores + 1 - len(runs)):
+                    read = partial(self._read_well, portion, crops, whole)
+                    indices = [i for batch in portion for i in batch.indices]
+                    runs[self._workers.submit(copy_context().run, read, deadline)] = indices
                 if not runs:
                     return lines
                 done, _ = wait(runs, remaining(deadline), FIRST_COMPLETED)
@@ -151,64 +150,63 @@ class Recognizer:
                     for i, line in zip(runs.pop(run), run.result(), strict=True):
                         lines[i] = line
         finally:
+            with self._lock:
+                self._reading -= 1
             for run in runs:
                 run.cancel()
 
-    def _batches(self, widths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """(input width, indices of crops), in batches of 1, 2, 4, ... up to what is worth it.
-
-        On a CPU, that is also no more than the share of one core: few lines would else leave the others idle.
-        """
-        by_width: dict[int, list[int]] = defaultdict(list)
-        for i, width in enumerate(widths):
-            by_width[width].append(i)
-        batch_width = sys.maxsize
-        if self._settings.device == "cpu":
-            batch_width = min(CPU_BATCH_WIDTH, sum(widths) // self._cores)
-        for width, indices in by_width.items():
-            most = max(1, min(self._settings.rec_batch, batch_width // width))
-            while indices:
-                size = min(most, 1 << (len(indices).bit_length() - 1))
-                yield width, indices[:size]
-                indices = indices[size:]
-
     def _read_well(
-        self, crops: Sequence[Image], whole: Sequence[bool], width: int, deadline: Deadline | None
+        self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
     ) -> list[Line]:
-        """The lines of a batch; a doubtful one that was squeezed is read again as it is, and the better reading kept.
+        """The lines of a portion; doubtful ones that were squeezed are read again as they are, the better reading kept.
 
         Doubt is of letters and digits: the dots of a leader are often unsure, and nobody needs them read twice. Pieces
         of a line are not read again: they are joined step by step, so all must be squeezed alike.
         """
-        lines = self._read(crops, width, deadline)
-        for i, line in enumerate(lines):
+        lines = self._read(portion, crops, deadline)
+        again: dict[int, Batch] = {}
+        for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
             natural = self._width(crops[i], 1.0)
-            doubtful = 0 < line.letters < self._settings.rec_doubt_score
+            doubtful = 0 < lines[at].letters < self._settings.rec_doubt_score
             if doubtful and whole[i] and natural > width:
-                [again] = self._read([crops[i]], natural, deadline)
-                lines[i] = max(line, again, key=lambda reading: reading.letters)
+                again[at] = Batch(natural, [i])
+        if again:
+            for at, line in zip(again, self._read(list(again.values()), crops, deadline), strict=True):
+                lines[at] = max(lines[at], line, key=lambda reading: reading.letters)
         return lines
 
-    def _read(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
-        """The lines of a batch; alone, a crop that the model fails on is a line with an error."""
+    def _read(self, portion: Sequence[Batch], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        """The lines of a portion; alone, a crop that the model fails on is a line with an error."""
         try:
-            return self._run(crops, width, deadline)
+            return self._run(portion, crops, deadline)
         except (EngineFailed, BadUpstream) as error:
-            if len(crops) == 1:
+            single = [Batch(batch.width, [i]) for batch in portion for i in batch.indices]
+            if len(single) == 1:
                 return [Line("", 0.0, error=error)]
-            logger.warning("A batch of %d crops failed and is read crop by crop: %s", len(crops), error)
-        return [line for crop in crops for line in self._read([crop], width, deadline)]
+            logger.warning("A portion of %d crops failed and is read crop by crop: %s", len(single), error)
+        return [line for batch in single for line in self._read([batch], crops, deadline)]
 
     def _width(self, crop: Image, exponent: float) -> int:
         return input_width(crop.shape[1], crop.shape[0], self._height, exponent)
 
-    def _run(self, crops: Sequence[Image], width: int, deadline: Deadline | None) -> list[Line]:
+    def _run(self, portion: Sequence[Batch], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        feeds = [{INPUT: self._input([crops[i] for i in batch.indices], batch.width)} for batch in portion]
+        answers = self._predictor.predict_each(feeds, [CTC_INDEX, CTC_SCORE], deadline)
+        return [
+            line
+            for batch, answer in zip(portion, answers, strict=True)
+            for line in self._decode(answer[CTC_INDEX], answer[CTC_SCORE], len(batch.indices))
+        ]
+
+    def _input(self, crops: Sequence[Image], width: int) -> NDArray[np.uint8]:
         batch = np.empty((len(crops), self._height, width, 3), np.uint8)
         for row, image in zip(batch, crops, strict=True):
             cv2.resize(image, (width, self._height), row, interpolation=cv2.INTER_LINEAR)
-        answer = self._predictor.predict({INPUT: batch}, [CTC_INDEX, CTC_SCORE], deadline)
-        index, score = answer[CTC_INDEX], answer[CTC_SCORE]
-        if index.ndim != 2 or len(index) != len(crops) or score.shape != index.shape:
+        return batch
+
+    def _decode(self, index: Array, score: Array, size: int) -> list[Line]:
+        """The lines of a batch of that size, of what the model answered."""
+        if index.ndim != 2 or len(index) != size or score.shape != index.shape:
             raise BadUpstream("The rec model answered something of another shape than its input asks for.")
         if index.min(initial=0) < 0 or index.max(initial=0) >= len(self._characters):
             raise BadUpstream("The rec model answered a character that its dictionary does not hold.")

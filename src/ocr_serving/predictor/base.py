@@ -34,6 +34,24 @@ class Predictor(Protocol):
         """
         ...
 
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """Run the model on one feed after the other; a model server is called once for all.
+
+        Args:
+            feeds: at least one; see predict().
+            fetch: see predict().
+            deadline: when to give up.
+
+        Returns:
+            What predict() returns for each feed, in their order.
+
+        Raises:
+            What predict() raises, for any of the feeds.
+        """
+        return [self.predict(feed, fetch, deadline) for feed in feeds]
+
     def close(self) -> None:
         """Free what the predictor holds; no call may follow."""
         ...

@@ -13,7 +13,7 @@ from ocr_serving.engine.base import Engine, is_image
 from ocr_serving.engine.select import load_engine
 from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE, ModelDir
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.settings import Settings
 from ocr_serving.wire import tensor
 
@@ -21,7 +21,7 @@ _LEAST_WIDTH = 8
 """Of a rec model's input, in pixels: of a narrower one nothing is left half way through the graph."""
 
 
-class LocalPredictor:
+class LocalPredictor(Predictor):
     """An engine behind the names of its model folder. See predictor.base.Predictor."""
 
     def __init__(self, model: ModelDir, engine: Engine) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream
 from ocr_serving.model_dir import DERIVED, Variable
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.upstream import Upstream
 from ocr_serving.wire import tensor
-from ocr_serving.wire.messages import Response
+from ocr_serving.wire.messages import Output
 from ocr_serving.wire.tensor import Tensor
 
 
-class RemotePredictor:
+class RemotePredictor(Predictor):
     """The model behind one or several addresses. See predictor.base.Predictor."""
 
     def __init__(self, endpoints: str | Sequence[str], feeds: Sequence[Variable], fetches: Sequence[Variable]) -> None:
@@ -34,10 +34,20 @@ class RemotePredictor:
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict; arrays must be of the types that wire.tensor.Tensor takes."""
+        return self.predict_each([feed], fetch, deadline)[0]
+
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """See predictor.base.Predictor.predict_each. Several feeds need a server of ours: see general_model.answer."""
         if not self._fetches.keys() >= set(fetch):
             raise BadInput(f"Unknown fetch; the model has: {', '.join(self._fetches)}.")
-        address, response = self._upstream.infer(self._tensors(feed), fetch, deadline)
-        return self._unpack(response, fetch, address)
+        tensors = [tensor for feed in feeds for tensor in self._tensors(feed)]
+        address, response = self._upstream.infer(tensors, fetch, deadline)
+        answers = [response.outputs] if len(feeds) == 1 else [(output,) for output in response.outputs]
+        if len(answers) != len(feeds):
+            raise BadUpstream(f"The model server at {address} answered {len(answers)} of {len(feeds)} runs.")
+        return [self._unpack(outputs, fetch, address) for outputs in answers]
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""
@@ -49,10 +59,10 @@ class RemotePredictor:
             raise BadInput(f"The model takes exactly these inputs: {', '.join(v.alias for v in self._feeds)}.")
         return [Tensor(variable.name, variable.alias, feed[variable.alias]) for variable in self._feeds]
 
-    def _unpack(self, response: Response, fetch: Sequence[str], address: str) -> Arrays:
-        """The arrays of an answer, checked against what was asked for."""
+    def _unpack(self, outputs: Sequence[Output], fetch: Sequence[str], address: str) -> Arrays:
+        """The arrays of one run, checked against what was asked for."""
         try:
-            arrays = {tensor.alias: tensor.unpack() for output in response.outputs for tensor in output.tensors}
+            arrays = {tensor.alias: tensor.unpack() for output in outputs for tensor in output.tensors}
         except BadInput as error:
             raise BadUpstream(f"The answer of the model server at {address} is damaged: {error}") from error
         wanted = fetch or [alias for alias in self._fetches if alias not in DERIVED]

@@ -32,7 +32,7 @@ _HEADROOM = 1024 * 1024
 """Bytes of an answer that are no probabilities."""
 
 
-class ChainedPredictor:
+class ChainedPredictor(Predictor):
     """An image file -> its text lines, in reading order. See predictor.base.Predictor.
 
     The input, under the det model's alias, is the file itself (uint8) or its base64 (a string, which servers unpack

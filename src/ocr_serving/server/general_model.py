@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ocr_serving.deadline import Deadline
+from ocr_serving.errors import BadInput
 from ocr_serving.server.service import ModelService
 from ocr_serving.wire.messages import Request
 from ocr_serving.wire.tensor import Tensor
+
+MOST_RUNS = 256
+"""Of a model in one request: it keeps a thread until all are done."""
 
 _Encoded = TypeVar("_Encoded")
 
@@ -18,23 +22,46 @@ def answer(
     service: ModelService,
     request: Request,
     deadline: Deadline | None,
-    encode: Callable[[str, Sequence[Tensor], Sequence[int]], _Encoded],
+    encode: Callable[[str, Sequence[Sequence[Tensor]], Sequence[int]], _Encoded],
 ) -> _Encoded:
     """The Response to a Request.
+
+    A request that brings its inputs several times over asks for as many runs, each answered with an output of its own:
+    the rec batches of a page take a few requests, not one each. The original knows nothing of the kind.
 
     Args:
         service: runs the model.
         request: as received.
         deadline: when to give up.
-        encode: puts engine name, outputs and profile_time into a Response, as messages.encode_response does.
+        encode: puts engine name, the runs' outputs and profile_time into a Response, as messages.encode_response does.
 
     Raises:
-        BadInput: a tensor that is none. What ModelService.infer raises passes through.
+        BadInput: a tensor that is none, or too many runs. What ModelService.infer raises passes through.
     """
     begin = _now_us()
     tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in request.tensors]
-    outputs = service.infer(tensors, request.fetch, deadline)
+    outputs = [service.infer(run, request.fetch, deadline) for run in _runs(tensors)]
     return encode(service.engine_name, outputs, [begin, _now_us()])
+
+
+def _runs(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The inputs of each run: the next one begins where a name comes again.
+
+    Raises:
+        BadInput: too many runs.
+    """
+    runs: list[list[Tensor]] = [[]]
+    names: set[tuple[str, str]] = set()
+    for tensor in tensors:
+        name = tensor.name, tensor.alias
+        if name in names:
+            if len(runs) == MOST_RUNS:
+                raise BadInput(f"A request may bring its inputs {MOST_RUNS} times at most.")
+            runs.append([])
+            names.clear()
+        names.add(name)
+        runs[-1].append(tensor)
+    return runs
 
 
 def _now_us() -> int:

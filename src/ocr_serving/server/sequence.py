@@ -7,11 +7,11 @@ from itertools import pairwise
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.server.service import ServedModel
 
 
-class SequencePredictor:
+class SequencePredictor(Predictor):
     """Feeds each model with what the one before answers. See predictor.base.Predictor."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:

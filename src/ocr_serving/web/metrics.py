@@ -68,7 +68,7 @@ class Metrics:
         return Histogram(name, what, (label,), buckets=buckets, registry=self._registry)
 
 
-class _Measured:
+class _Measured(Predictor):
     """A predictor whose batches are counted. See predictor.base.Predictor."""
 
     def __init__(self, predictor: Predictor, batch_size: Histogram) -> None:
@@ -77,12 +77,23 @@ class _Measured:
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
-        self._batch_size.observe(max(len(array) for array in feed.values()))
+        self._observe(feed)
         return self._predictor.predict(feed, fetch, deadline)
+
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """See predictor.base.Predictor.predict_each."""
+        for feed in feeds:
+            self._observe(feed)
+        return self._predictor.predict_each(feeds, fetch, deadline)
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""
         self._predictor.close()
+
+    def _observe(self, feed: Mapping[str, Array]) -> None:
+        self._batch_size.observe(max(len(array) for array in feed.values()))
 
 
 class _Backends(Collector):

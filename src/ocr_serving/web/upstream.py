@@ -10,7 +10,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.endpoint import parse
 from ocr_serving.errors import BadInput, BadUpstream, UpstreamUnavailable
 from ocr_serving.model_dir import DET_LOGITS, FLOAT32, ModelDir, Variable
-from ocr_serving.predictor.base import Array, Arrays
+from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
@@ -20,7 +20,7 @@ DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
 """What every det model server of ours takes and gives."""
 
 
-class DetServer:
+class DetServer(Predictor):
     """The det model servers at settings.det_endpoint, which users start themselves. See predictor.base.Predictor."""
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +49,7 @@ class DetServer:
         self._remote.close()
 
 
-class OwnServer:
+class OwnServer(Predictor):
     """A model server started and supervised by this process. See predictor.base.Predictor.
 
     Attributes:
@@ -68,8 +68,14 @@ class OwnServer:
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
+        return self.predict_each([feed], fetch, deadline)[0]
+
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """See predictor.base.Predictor.predict_each."""
         self.process.check()
-        return self._remote.predict(feed, fetch, deadline)
+        return self._remote.predict_each(feeds, fetch, deadline)
 
     def close(self) -> None:
         """Stop the server; see predictor.base.Predictor.close."""

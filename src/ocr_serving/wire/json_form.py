@@ -86,14 +86,14 @@ def encode_request(tensors: Sequence[Tensor], fetch: Sequence[str], log_id: int)
     return _ENCODER.encode(_Request(list(map(_unpack, tensors)), list(fetch), log_id))
 
 
-def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> bytes:
-    """A Response with one output; see messages.encode_response.
+def encode_response(engine_name: str, runs: Sequence[Sequence[Tensor]], profile_time: Sequence[int]) -> bytes:
+    """A Response; see messages.encode_response.
 
     Raises:
         BadInput: an array of a type that cannot be sent.
     """
-    output = _ModelOutput(list(map(_unpack, tensors)), engine_name)
-    return _ENCODER.encode(_Response([output], list(profile_time)))
+    outputs = [_ModelOutput(list(map(_unpack, run)), engine_name) for run in runs]
+    return _ENCODER.encode(_Response(outputs, list(profile_time)))
 
 
 def _pack(tensor: _Tensor) -> PackedTensor:

@@ -52,7 +52,7 @@ class Response:
     """A received Response.
 
     Attributes:
-        outputs: one for a plain model server; the original sends several where several engines feed its last op.
+        outputs: one for each run of the model; the original sends several where several engines feed its last op.
     """
 
     outputs: tuple[Output, ...]
@@ -84,20 +84,20 @@ def decode_request(message: memoryview) -> Request:
     return Request(tuple(map(PackedTensor.parse, tensors)), tuple(request.fetch_var_names))
 
 
-def encode_response(engine_name: str, tensors: Sequence[Tensor], profile_time: Sequence[int]) -> list[Buffer]:
-    """A Response with one output as buffers.
+def encode_response(engine_name: str, runs: Sequence[Sequence[Tensor]], profile_time: Sequence[int]) -> list[Buffer]:
+    """A Response with an output for each run of the model as buffers.
 
     Args:
         engine_name: for example "GeneralInferOp_0".
-        tensors: in the order of fetch_var_names.
+        runs: the tensors of each, in the order of fetch_var_names.
         profile_time: begin and end of the request, wall-clock microseconds.
 
     Raises:
         BadInput: an array of a type that cannot be sent.
     """
-    rest = pb.ModelOutput(engine_name=engine_name)
-    output = [*_encode_tensors(tensors), rest.SerializeToString()]
-    return [*delimited(_OUTPUTS, output), pb.Response(profile_time=profile_time).SerializeToString()]
+    rest = pb.ModelOutput(engine_name=engine_name).SerializeToString()
+    outputs = [buffer for run in runs for buffer in delimited(_OUTPUTS, [*_encode_tensors(run), rest])]
+    return [*outputs, pb.Response(profile_time=profile_time).SerializeToString()]
 
 
 def decode_response(message: memoryview) -> Response:

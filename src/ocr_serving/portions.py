@@ -1,0 +1,80 @@
+"""How the lines of an image are shared out: in batches that run together, and in portions of batches, one a call."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ocr_serving.settings import Settings
+
+CPU_BATCH_WIDTH = 1024
+"""On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
+cores wait for the one that has the last batch."""
+PORTION_WIDTH = 2048
+"""Most pixels of width, but for a larger batch, that a model is asked to read in one call: what the lines of an image
+that comes in the meantime may have to wait for."""
+CROWDED_PORTION_WIDTH = 1024
+"""The same while several images are read at once."""
+_SHARE = 0.8
+"""Of what is left to each core, how much a portion is at most, so that the last ones are small."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops that are read together.
+
+    Attributes:
+        width: of the model's input, in pixels.
+        indices: which crops.
+    """
+
+    width: int
+    indices: list[int]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of width that the crops have together."""
+        return self.width * len(self.indices)
+
+
+def batches(widths: Sequence[int], settings: Settings) -> Iterator[Batch]:
+    """Batches of 1, 2, 4, ... crops up to what is worth it, out of the crops' input widths.
+
+    On a CPU, that is also no more than the share of one core: few lines would else leave the others idle.
+    """
+    by_width: dict[int, list[int]] = defaultdict(list)
+    for i, width in enumerate(widths):
+        by_width[width].append(i)
+    batch_width = sys.maxsize
+    if settings.device == "cpu":
+        batch_width = min(CPU_BATCH_WIDTH, sum(widths) // settings.inference_threads)
+    for width, indices in by_width.items():
+        most = max(1, min(settings.rec_batch, batch_width // width))
+        while indices:
+            size = min(most, 1 << (len(indices).bit_length() - 1))
+            yield Batch(width, indices[:size])
+            indices = indices[size:]
+
+
+def portions(batches: Iterable[Batch], cores: int, is_alone: Callable[[], bool]) -> Iterator[list[Batch]]:
+    """Batches of one image in portions for one call each: large ones first, as a call costs, then smaller ones.
+
+    The shortest batch is the last of all, so that no core waits long for the one that has it. Guided
+    self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987.
+    """
+    ordered = sorted(batches, key=lambda batch: -batch.pixels)
+    left = sum(batch.pixels for batch in ordered)
+    portion: list[Batch] = []
+    size = 0
+    for batch in ordered:
+        most = PORTION_WIDTH if is_alone() else CROWDED_PORTION_WIDTH
+        if portion and size + batch.pixels > min(most, _SHARE * left / cores):
+            yield portion
+            left -= size
+            portion, size = [], 0
+        portion.append(batch)
+        size += batch.pixels
+    if portion:
+        yield portion

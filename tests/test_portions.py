@@ -1,0 +1,53 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr_serving.portions import CROWDED_PORTION_WIDTH, PORTION_WIDTH, Batch, batches, portions
+from ocr_serving.settings import Settings
+
+widths = st.lists(st.integers(32, 2080), max_size=200)
+cores = st.integers(1, 64)
+
+
+def shared_out(line_widths, threads, alone=True):
+    found = batches(line_widths, Settings(threads=threads))
+    return list(portions(found, threads, lambda: alone))
+
+
+@given(widths, cores, st.booleans())
+def test_each_line_is_read_once_at_its_width(line_widths, threads, alone):
+    read = [
+        (i, batch.width)
+        for portion in shared_out(line_widths, threads, alone)
+        for batch in portion
+        for i in batch.indices
+    ]
+    assert sorted(read) == list(enumerate(line_widths))
+
+
+@given(widths, cores)
+def test_other_images_need_not_wait_for_more_than_a_portion(line_widths, threads):
+    for alone, most in ((True, PORTION_WIDTH), (False, CROWDED_PORTION_WIDTH)):
+        for portion in shared_out(line_widths, threads, alone):
+            assert len(portion) == 1 or sum(batch.pixels for batch in portion) <= most
+
+
+def test_a_page_takes_few_calls_and_ends_with_small_ones():
+    calls = shared_out([250] * 48, 2)
+    pixels = [sum(batch.pixels for batch in portion) for portion in calls]
+    assert pixels[0] == 2000
+    assert pixels == sorted(pixels, reverse=True)
+    assert len(pixels) <= 12
+    assert pixels[-1] <= 1000
+
+
+def test_an_image_that_comes_later_makes_portions_smaller_at_once():
+    alone = [True]
+    found = portions([Batch(1000, [i]) for i in range(40)], 2, lambda: alone[0])
+    assert len(next(found)) == 2
+    alone[0] = False
+    assert [len(portion) for portion in found] == [1] * 38
+
+
+def test_every_core_gets_a_portion():
+    assert len(shared_out([100] * 4, 4)) == 4
+    assert len(shared_out([100] * 4, 2)) >= 2

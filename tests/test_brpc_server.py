@@ -110,7 +110,11 @@ def test_inputs_that_come_several_times_are_as_many_runs(server):
         client.sendall(b"".join(frame.encode(meta.for_request(1), payload)))
         outputs = messages.decode_response(read_frame(client).message()).outputs
     assert [output.engine_name for output in outputs] == ["GeneralInferOp_0"] * 3
-    assert [[tensor.unpack().tolist() for tensor in output.tensors] for output in outputs] == [[[[6]]], [[[2]]], [[[4]]]]
+    assert [[tensor.unpack().tolist() for tensor in output.tensors] for output in outputs] == [
+        [[[6]]],
+        [[[2]]],
+        [[[4]]],
+    ]
 
 
 @pytest.mark.parametrize(("name", "alias"), [("x", ""), ("image", ""), ("anything", "image")])

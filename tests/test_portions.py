@@ -1,34 +1,24 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_serving.portions import CROWDED_PORTION_WIDTH, PORTION_WIDTH, Batch, batches, portions
+from ocr_serving.portions import Batch, batches, portions
 from ocr_serving.settings import Settings
 
 widths = st.lists(st.integers(32, 2080), max_size=200)
 cores = st.integers(1, 64)
 
 
-def shared_out(line_widths, threads, alone=True):
+def shared_out(line_widths, threads, most=2000):
     found = batches(line_widths, Settings(threads=threads))
-    return list(portions(found, threads, lambda: alone))
+    return list(portions(found, threads, lambda: most))
 
 
-@given(widths, cores, st.booleans())
-def test_each_line_is_read_once_at_its_width(line_widths, threads, alone):
-    read = [
-        (i, batch.width)
-        for portion in shared_out(line_widths, threads, alone)
-        for batch in portion
-        for i in batch.indices
-    ]
+@given(widths, cores, st.integers(1, 10000))
+def test_each_line_is_read_once_at_its_width(line_widths, threads, most):
+    calls = shared_out(line_widths, threads, most)
+    read = [(i, batch.width) for portion in calls for batch in portion for i in batch.indices]
     assert sorted(read) == list(enumerate(line_widths))
-
-
-@given(widths, cores)
-def test_other_images_need_not_wait_for_more_than_a_portion(line_widths, threads):
-    for alone, most in ((True, PORTION_WIDTH), (False, CROWDED_PORTION_WIDTH)):
-        for portion in shared_out(line_widths, threads, alone):
-            assert len(portion) == 1 or sum(batch.pixels for batch in portion) <= most
+    assert all(len(portion) == 1 or sum(batch.pixels for batch in portion) <= most for portion in calls)
 
 
 def test_a_page_takes_few_calls_and_ends_with_small_ones():
@@ -40,11 +30,11 @@ def test_a_page_takes_few_calls_and_ends_with_small_ones():
     assert pixels[-1] <= 1000
 
 
-def test_an_image_that_comes_later_makes_portions_smaller_at_once():
-    alone = [True]
-    found = portions([Batch(1000, [i]) for i in range(40)], 2, lambda: alone[0])
+def test_portions_become_smaller_as_soon_as_they_are_to():
+    most = [2000]
+    found = portions([Batch(1000, [i]) for i in range(40)], 2, lambda: most[0])
     assert len(next(found)) == 2
-    alone[0] = False
+    most[0] = 1000
     assert [len(portion) for portion in found] == [1] * 38
 
 

@@ -12,11 +12,6 @@ from ocr_serving.settings import Settings
 CPU_BATCH_WIDTH = 1024
 """On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
 cores wait for the one that has the last batch."""
-PORTION_WIDTH = 2048
-"""Most pixels of width, but for a larger batch, that a model is asked to read in one call: what the lines of an image
-that comes in the meantime may have to wait for."""
-CROWDED_PORTION_WIDTH = 1024
-"""The same while several images are read at once."""
 _SHARE = 0.8
 """Of what is left to each core, how much a portion is at most, so that the last ones are small."""
 
@@ -58,19 +53,23 @@ def batches(widths: Sequence[int], settings: Settings) -> Iterator[Batch]:
             indices = indices[size:]
 
 
-def portions(batches: Iterable[Batch], cores: int, is_alone: Callable[[], bool]) -> Iterator[list[Batch]]:
+def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) -> Iterator[list[Batch]]:
     """Batches of one image in portions for one call each: large ones first, as a call costs, then smaller ones.
 
     The shortest batch is the last of all, so that no core waits long for the one that has it. Guided
     self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987.
+
+    Args:
+        batches: in any order.
+        cores: portions that are read at once.
+        most: asked for each portion: its most pixels of width; a larger batch is a portion by itself.
     """
     ordered = sorted(batches, key=lambda batch: -batch.pixels)
     left = sum(batch.pixels for batch in ordered)
     portion: list[Batch] = []
     size = 0
     for batch in ordered:
-        most = PORTION_WIDTH if is_alone() else CROWDED_PORTION_WIDTH
-        if portion and size + batch.pixels > min(most, _SHARE * left / cores):
+        if portion and size + batch.pixels > min(most(), _SHARE * left / cores):
             yield portion
             left -= size
             portion, size = [], 0

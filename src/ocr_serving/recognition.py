@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
@@ -23,7 +24,7 @@ from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
 from ocr_serving.long_lines import join, pieces
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
-from ocr_serving.portions import Batch, batches, portions
+from ocr_serving.portions import CPU_BATCH_WIDTH, Batch, batches, portions
 from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.settings import Settings
 from ocr_serving.tiling import Window
@@ -43,6 +44,12 @@ UNSQUEEZED_WIDTH = 160
 """Lines of this width at a height of 48 keep their proportions; longer ones are squeezed, shorter ones stretched."""
 LEAST_SQUEEZED = 0.65
 """No line is squeezed to less of its length than this share."""
+PORTION_SECONDS = 0.15
+"""How long a call takes that reads lines of the only image: what one that comes meanwhile may have to wait for."""
+CROWDED_PORTION_SECONDS = 0.05
+"""The same while several images are read."""
+_LEAST_SECONDS = 1e-6
+"""Shorter times of a portion are the clock's, not the model's."""
 LONGEST_LINE = 3200
 """Widest line read in one piece, at a height of 48; its input is the widest there is."""
 
@@ -88,6 +95,7 @@ class Recognizer:
         self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
         self._lock = threading.Lock()
         self._reading = 0  # images
+        self._pace = 0.0  # pixels of width that a core reads in a second; of the latest portion
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -130,7 +138,7 @@ class Recognizer:
         No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
         widths = [self._width(crop, self._settings.rec_squeeze) for crop in crops]
-        left = portions(batches(widths, self._settings), self._cores, lambda: self._reading == 1)
+        left = portions(batches(widths, self._settings), self._cores, self._portion_width)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         runs: dict[Future[list[Line]], list[int]] = {}
         with self._lock:
@@ -155,6 +163,10 @@ class Recognizer:
             for run in runs:
                 run.cancel()
 
+    def _portion_width(self) -> float:
+        seconds = PORTION_SECONDS if self._reading == 1 else CROWDED_PORTION_SECONDS
+        return max(CPU_BATCH_WIDTH, self._pace * seconds)
+
     def _read_well(
         self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
     ) -> list[Line]:
@@ -163,7 +175,9 @@ class Recognizer:
         Doubt is of letters and digits: the dots of a leader are often unsure, and nobody needs them read twice. Pieces
         of a line are not read again: they are joined step by step, so all must be squeezed alike.
         """
+        begin = time.monotonic()
         lines = self._read(portion, crops, deadline)
+        self._pace = sum(batch.pixels for batch in portion) / max(time.monotonic() - begin, _LEAST_SECONDS)
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
             natural = self._width(crops[i], 1.0)

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,17 @@ def test_portions_become_smaller_as_soon_as_they_are_to():
     assert [len(portion) for portion in found] == [1] * 38
 
 
-def test_every_core_gets_a_portion():
-    assert len(shared_out([100] * 4, 4)) == 4
-    assert len(shared_out([100] * 4, 2)) >= 2
+@pytest.mark.parametrize(
+    ("lines", "threads", "calls"),
+    [
+        ([100] * 4, 4, [100] * 4),
+        ([100] * 4, 2, [200] * 2),
+        ([208, 128, 80, 48, 32], 2, [256, 240]),
+        ([64], 2, [64]),
+        ([], 2, []),
+    ],
+)
+def test_few_lines_are_one_portion_a_core(lines, threads, calls):
+    """A call costs as much as a short word or two."""
+    pixels = [sum(batch.pixels for batch in portion) for portion in shared_out(lines, threads)]
+    assert sorted(pixels, reverse=True) == calls

@@ -53,6 +53,12 @@ def test_several_feeds_are_one_request():
     assert len(requests) == 1
 
 
+def test_more_feeds_than_a_request_may_bring_are_several_requests():
+    with serving(Doubler()) as server, remote(server.address) as client:
+        answers = client.predict_each([{"image": numbers(n)} for n in range(600)], ["out"])
+    assert [answer["out"].item() for answer in answers] == [2 * n for n in range(600)]
+
+
 def test_an_answer_to_fewer_runs_than_were_asked_for_is_damaged():
     with peer(answer_with(OUT)) as server, remote(server.address) as client, pytest.raises(BadUpstream, match="1 of 2"):
         client.predict_each([IMAGE, IMAGE], ["out"])

@@ -12,6 +12,8 @@ from ocr_serving.settings import Settings
 CPU_BATCH_WIDTH = 1024
 """On a CPU, most pixels of width that the crops of a batch have together: with more, layers fall out of the caches, and
 cores wait for the one that has the last batch."""
+_FEW = 0.25
+"""Of the largest portion, up to how much for each core is few."""
 _SHARE = 0.8
 """Of what is left to each core, how much a portion is at most, so that the last ones are small."""
 
@@ -54,10 +56,12 @@ def batches(widths: Sequence[int], settings: Settings) -> Iterator[Batch]:
 
 
 def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) -> Iterator[list[Batch]]:
-    """Batches of one image in portions for one call each: large ones first, as a call costs, then smaller ones.
+    """Batches of one image in portions for one call each, as few as keep all cores busy, as a call costs.
 
-    The shortest batch is the last of all, so that no core waits long for the one that has it. Guided
-    self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987.
+    Few lines are dealt out evenly: each core reads one portion (longest processing time first: Graham, SIAM Journal on
+    Applied Mathematics, 1969). Of many, portions are large at first and then smaller and smaller, so that no core waits
+    long for the one that has the last (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on
+    Computers, 1987).
 
     Args:
         batches: in any order.
@@ -66,6 +70,9 @@ def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) ->
     """
     ordered = sorted(batches, key=lambda batch: -batch.pixels)
     left = sum(batch.pixels for batch in ordered)
+    if left / cores < _FEW * most():
+        yield from filter(None, _dealt_out(ordered, cores))
+        return
     portion: list[Batch] = []
     size = 0
     for batch in ordered:
@@ -77,3 +84,11 @@ def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) ->
         size += batch.pixels
     if portion:
         yield portion
+
+
+def _dealt_out(batches: Iterable[Batch], cores: int) -> list[list[Batch]]:
+    """Each batch, the longest first, to whom has least."""
+    hands: list[list[Batch]] = [[] for _ in range(cores)]
+    for batch in batches:
+        min(hands, key=lambda hand: sum(held.pixels for held in hand)).append(batch)
+    return hands

@@ -37,7 +37,7 @@ class Predictor(Protocol):
     def predict_each(
         self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
     ) -> list[Arrays]:
-        """Run the model on one feed after the other; a model server is called once for all.
+        """Run the model on one feed after the other; a model server is called once for many.
 
         Args:
             feeds: at least one; see predict().

@@ -10,7 +10,7 @@ from ocr_serving.model_dir import DERIVED, Variable
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.upstream import Upstream
 from ocr_serving.wire import tensor
-from ocr_serving.wire.messages import Output
+from ocr_serving.wire.messages import MOST_RUNS, Output
 from ocr_serving.wire.tensor import Tensor
 
 
@@ -42,16 +42,23 @@ class RemotePredictor(Predictor):
         """See predictor.base.Predictor.predict_each. Several feeds need a server of ours: see general_model.answer."""
         if not self._fetches.keys() >= set(fetch):
             raise BadInput(f"Unknown fetch; the model has: {', '.join(self._fetches)}.")
+        calls = [feeds[at : at + MOST_RUNS] for at in range(0, len(feeds), MOST_RUNS)]
+        return [answer for call in calls for answer in self._call(call, fetch, deadline)]
+
+    def close(self) -> None:
+        """See predictor.base.Predictor.close."""
+        self._upstream.close()
+
+    def _call(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str], deadline: Deadline | None
+    ) -> list[Arrays]:
+        """The answers to one request."""
         tensors = [tensor for feed in feeds for tensor in self._tensors(feed)]
         address, response = self._upstream.infer(tensors, fetch, deadline)
         answers = [response.outputs] if len(feeds) == 1 else [(output,) for output in response.outputs]
         if len(answers) != len(feeds):
             raise BadUpstream(f"The model server at {address} answered {len(answers)} of {len(feeds)} runs.")
         return [self._unpack(outputs, fetch, address) for outputs in answers]
-
-    def close(self) -> None:
-        """See predictor.base.Predictor.close."""
-        self._upstream.close()
 
     def _tensors(self, feed: Mapping[str, Array]) -> list[Tensor]:
         """The feed as the original client sends it: in the order of the feed variables."""

@@ -9,11 +9,8 @@ from typing import TypeVar
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput
 from ocr_serving.server.service import ModelService
-from ocr_serving.wire.messages import Request
+from ocr_serving.wire.messages import MOST_RUNS, Request
 from ocr_serving.wire.tensor import Tensor
-
-MOST_RUNS = 256
-"""Of a model in one request: it keeps a thread until all are done."""
 
 _Encoded = TypeVar("_Encoded")
 

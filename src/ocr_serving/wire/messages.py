@@ -15,6 +15,8 @@ from ocr_serving.wire.tensor import PackedTensor, Tensor
 
 _M = TypeVar("_M", bound=Message)
 
+MOST_RUNS = 256
+"""Of a model that our server makes for one Request: it keeps a thread until all are done."""
 _TENSOR = 1
 """Field number of the tensors in a Request and in a ModelOutput."""
 _OUTPUTS = 1

@@ -17,6 +17,9 @@ _FEW = 0.25
 _SHARE = 0.8
 """Of what is left to each core, how much a portion is at most, so that the last ones are small."""
 
+_LEAST = 0.05
+"""Of the largest portion, how much the last ones are at least: with less, a call would cost as much as its inference."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -76,7 +79,7 @@ def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) ->
     portion: list[Batch] = []
     size = 0
     for batch in ordered:
-        if portion and size + batch.pixels > min(most(), _SHARE * left / cores):
+        if portion and size + batch.pixels > min(most(), max(_SHARE * left / cores, _LEAST * most())):
             yield portion
             left -= size
             portion, size = [], 0

@@ -95,7 +95,7 @@ class Recognizer:
         self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
         self._lock = threading.Lock()
         self._reading = 0  # images
-        self._pace = 0.0  # pixels of width that a core reads in a second; of the latest portion
+        self._pace = 0.0  # pixels of width that a core reads in a second
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -167,6 +167,12 @@ class Recognizer:
         seconds = PORTION_SECONDS if self._reading == 1 else CROWDED_PORTION_SECONDS
         return max(CPU_BATCH_WIDTH, self._pace * seconds)
 
+    def _note_pace(self, pixels: int, seconds: float) -> None:
+        """Short portions say little of the pace: much of their time is the call's."""
+        weight = min(1.0, seconds / PORTION_SECONDS)
+        with self._lock:
+            self._pace += weight * (pixels / seconds - self._pace)
+
     def _read_well(
         self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
     ) -> list[Line]:
@@ -177,7 +183,7 @@ class Recognizer:
         """
         begin = time.monotonic()
         lines = self._read(portion, crops, deadline)
-        self._pace = sum(batch.pixels for batch in portion) / max(time.monotonic() - begin, _LEAST_SECONDS)
+        self._note_pace(sum(batch.pixels for batch in portion), max(time.monotonic() - begin, _LEAST_SECONDS))
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
             natural = self._width(crops[i], 1.0)

@@ -31,6 +31,11 @@ def test_a_page_takes_few_calls_and_ends_with_small_ones():
     assert pixels[-1] <= 1000
 
 
+def test_no_portion_but_the_last_is_too_short_for_its_call():
+    calls = list(portions([Batch(10, [i]) for i in range(400)], 2, lambda: 1000))
+    assert all(sum(batch.pixels for batch in portion) >= 50 for portion in calls[:-1])
+
+
 def test_portions_become_smaller_as_soon_as_they_are_to():
     most = [2000]
     found = portions([Batch(1000, [i]) for i in range(40)], 2, lambda: most[0])

@@ -158,6 +158,20 @@ class Slow(BrightnessPredictor):
         return super().predict(feed, fetch, deadline)
 
 
+@pytest.mark.parametrize(("model", "least", "most"), [(BrightnessPredictor, 20, 100), (Slow, 1, 9)])
+def test_a_call_holds_as_many_lines_as_the_model_reads_in_a_moment(model, least, most):
+    calls = []
+
+    class Counting(model):
+        def predict_each(self, feeds, fetch=(), deadline=None):
+            calls.append(len(feeds))
+            return super().predict_each(feeds, fetch, deadline)
+
+    recognition.Recognizer(Counting(), LETTERS, 48, Settings(threads=2, rec_batch=1)).recognize([crop(1, 100)] * 100)
+    assert least <= max(calls) <= most
+    assert sum(calls) == 100
+
+
 def test_a_line_need_not_wait_for_all_lines_of_another_image():
     predictor = Slow()
     read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=2, rec_batch=1))

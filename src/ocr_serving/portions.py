@@ -18,7 +18,7 @@ _SHARE = 0.8
 """Of what is left to each core, how much a portion is at most, so that the last ones are small."""
 
 _LEAST = 0.05
-"""Of the largest portion, how much the last ones are at least: with less, a call would cost as much as its inference."""
+"""Of the largest portion, how much each but the last is at least: with less, a call costs as much as its inference."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ PORTION_SECONDS = 0.15
 """How long a call takes that reads lines of the only image: what one that comes meanwhile may have to wait for."""
 CROWDED_PORTION_SECONDS = 0.05
 """The same while several images are read."""
+_MEMORY = 0.9
+"""Weight of the portions before the latest in the pace: the last ten or so count."""
 _LEAST_SECONDS = 1e-6
 """Shorter times of a portion are the clock's, not the model's."""
 LONGEST_LINE = 3200
@@ -95,7 +97,7 @@ class Recognizer:
         self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
         self._lock = threading.Lock()
         self._reading = 0  # images
-        self._pace = 0.0  # pixels of width that a core reads in a second
+        self._pixels, self._seconds = 0.0, _LEAST_SECONDS  # of the latest portions: width read, and how long it took
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -165,13 +167,12 @@ class Recognizer:
 
     def _portion_width(self) -> float:
         seconds = PORTION_SECONDS if self._reading == 1 else CROWDED_PORTION_SECONDS
-        return max(CPU_BATCH_WIDTH, self._pace * seconds)
+        return max(CPU_BATCH_WIDTH, self._pixels / self._seconds * seconds)
 
     def _note_pace(self, pixels: int, seconds: float) -> None:
-        """Short portions say little of the pace: much of their time is the call's."""
-        weight = min(1.0, seconds / PORTION_SECONDS)
         with self._lock:
-            self._pace += weight * (pixels / seconds - self._pace)
+            self._pixels = _MEMORY * self._pixels + pixels
+            self._seconds = _MEMORY * self._seconds + max(seconds, _LEAST_SECONDS)
 
     def _read_well(
         self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
@@ -183,7 +184,7 @@ class Recognizer:
         """
         begin = time.monotonic()
         lines = self._read(portion, crops, deadline)
-        self._note_pace(sum(batch.pixels for batch in portion), max(time.monotonic() - begin, _LEAST_SECONDS))
+        self._note_pace(sum(batch.pixels for batch in portion), time.monotonic() - begin)
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
             natural = self._width(crops[i], 1.0)

@@ -77,7 +77,7 @@ def test_a_claim_reserves_no_memory():
         frame.read(stream.recv_into)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 10 * MIB
+    assert peak < 2 * MIB
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ _FEW = 0.25
 """Of the largest portion, up to how much for each core is few."""
 _SHARE = 0.8
 """Of what is left to each core, how much a portion is at most, so that the last ones are small."""
-
 _LEAST = 0.05
 """Of the largest portion, how much each but the last is at least: with less, a call costs as much as its inference."""
 
@@ -79,7 +78,8 @@ def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) ->
     portion: list[Batch] = []
     size = 0
     for batch in ordered:
-        if portion and size + batch.pixels > min(most(), max(_SHARE * left / cores, _LEAST * most())):
+        largest = most()
+        if portion and size + batch.pixels > min(largest, max(_SHARE * left / cores, _LEAST * largest)):
             yield portion
             left -= size
             portion, size = [], 0
@@ -92,6 +92,9 @@ def portions(batches: Iterable[Batch], cores: int, most: Callable[[], float]) ->
 def _dealt_out(batches: Iterable[Batch], cores: int) -> list[list[Batch]]:
     """Each batch, the longest first, to whom has least."""
     hands: list[list[Batch]] = [[] for _ in range(cores)]
+    pixels = [0] * cores
     for batch in batches:
-        min(hands, key=lambda hand: sum(held.pixels for held in hand)).append(batch)
+        least = pixels.index(min(pixels))
+        hands[least].append(batch)
+        pixels[least] += batch.pixels
     return hands

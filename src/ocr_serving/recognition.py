@@ -50,8 +50,6 @@ CROWDED_PORTION_SECONDS = 0.05
 """The same while several images are read."""
 _MEMORY = 0.9
 """Weight of the portions before the latest in the pace: the last ten or so count."""
-_LEAST_SECONDS = 1e-6
-"""Shorter times of a portion are the clock's, not the model's."""
 LONGEST_LINE = 3200
 """Widest line read in one piece, at a height of 48; its input is the widest there is."""
 
@@ -92,12 +90,12 @@ class Recognizer:
         self._characters = characters
         self._height = height
         self._settings = settings
-        # As many batches at once as an engine runs: with more, those that are prepared take cores from those computed.
+        # As many portions at once as an engine runs: with more, those that are prepared take cores from those computed.
         self._cores = settings.inference_threads
         self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
         self._lock = threading.Lock()
         self._reading = 0  # images
-        self._pixels, self._seconds = 0.0, _LEAST_SECONDS  # of the latest portions: width read, and how long it took
+        self._pixels, self._seconds = 0.0, 1e-6  # of the latest portions: width read, and how long it took
 
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
@@ -172,7 +170,7 @@ class Recognizer:
     def _note_pace(self, pixels: int, seconds: float) -> None:
         with self._lock:
             self._pixels = _MEMORY * self._pixels + pixels
-            self._seconds = _MEMORY * self._seconds + max(seconds, _LEAST_SECONDS)
+            self._seconds = _MEMORY * self._seconds + seconds
 
     def _read_well(
         self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
@@ -187,9 +185,8 @@ class Recognizer:
         self._note_pace(sum(batch.pixels for batch in portion), time.monotonic() - begin)
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
-            natural = self._width(crops[i], 1.0)
-            doubtful = 0 < lines[at].letters < self._settings.rec_doubt_score
-            if doubtful and whole[i] and natural > width:
+            doubtful = whole[i] and 0 < lines[at].letters < self._settings.rec_doubt_score
+            if doubtful and (natural := self._width(crops[i], 1.0)) > width:
                 again[at] = Batch(natural, [i])
         if again:
             for at, line in zip(again, self._read(list(again.values()), crops, deadline), strict=True):

@@ -77,23 +77,19 @@ class _Measured(Predictor):
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
-        self._observe(feed)
-        return self._predictor.predict(feed, fetch, deadline)
+        return self.predict_each([feed], fetch, deadline)[0]
 
     def predict_each(
         self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
     ) -> list[Arrays]:
         """See predictor.base.Predictor.predict_each."""
         for feed in feeds:
-            self._observe(feed)
+            self._batch_size.observe(max(len(array) for array in feed.values()))
         return self._predictor.predict_each(feeds, fetch, deadline)
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""
         self._predictor.close()
-
-    def _observe(self, feed: Mapping[str, Array]) -> None:
-        self._batch_size.observe(max(len(array) for array in feed.values()))
 
 
 class _Backends(Collector):

@@ -24,10 +24,9 @@ MAX_BODY = 512 * 1024 * 1024
 """Default of Paddle Serving's --max_body_size, in bytes."""
 
 _HEADER = struct.Struct("!4sII")
-_FIRST_BUFFER = 8 * 1024 * 1024
+_FIRST_BUFFER = 1024 * 1024
 _GROWTH = 8
-"""A body's buffer holds an image or a det map, and grows by this factor as more bytes arrive: a peer cannot reserve
-memory by a claim."""
+"""A body's buffer starts small and grows by this factor as bytes arrive: a peer cannot reserve memory by a claim."""
 _MAX_BUFFERS = 512
 """Buffers handed to one sendmsg; Linux takes at most 1024."""
 

@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then echo $$p; break; fi; done)
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 DEVICE ?= cpu
+$(if $(filter cpu gpu,$(DEVICE)),,$(error DEVICE is cpu or gpu, not $(DEVICE)))
 
 .PHONY: serve test soak check format clean bytecode
 

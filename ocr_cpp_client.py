@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ocr_serving.errors import OcrServingError
+from ocr_serving.web_client import image_files
 from paddle_serving_client import Client
 
 
@@ -19,7 +20,7 @@ def main() -> None:
         sys.exit("usage: ocr_cpp_client.py ocr_det_client ocr_rec_client")
     client.load_client_config(sys.argv[1:])
     client.connect(["127.0.0.1:9293"])
-    for file in sorted(Path("imgs").iterdir()):
+    for file in image_files([Path("imgs")]):
         image = base64.b64encode(file.read_bytes()).decode()
         answer = client.predict(feed={"x": image}, fetch=["res"], batch=True)
         print({"res": answer["res"].tolist()})

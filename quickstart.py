@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
-from ocr_serving import settings
+from ocr_serving import endpoint, settings
 from ocr_serving.errors import ConfigError
 from ocr_serving.settings import Settings
 from ocr_serving.web.command import local_url
@@ -27,7 +29,7 @@ STOP_SECONDS = 15
 USAGE = """
 OCR is served at {url} (det model server: 127.0.0.1:9293). Try it from another terminal, in this folder:
 
-    .venv/bin/python ocr_web_client.py --url {url}{key_flag} imgs/
+    .venv/bin/python ocr_web_client.py --url {url}{key_flag} --text imgs/
     echo '{{"feed": [{{"x": "'$(base64 <{sample} | tr -d '\\n')'"}}], "fetch": ["res"]}}' | \\
         curl -s -H 'Content-Type: application/json'{key_header} -d @- {url}
 
@@ -42,6 +44,8 @@ def main() -> int:
     servers: list[subprocess.Popen[bytes]] = []
     try:
         chosen = settings.load()
+        for address in (urlsplit(local_url(chosen)).netloc, "127.0.0.1:9293"):
+            check_free(address)
         for name in ("ocr_det", "ocr_rec"):
             with step(f"Model {name}"):
                 get_model(name)
@@ -61,6 +65,19 @@ def main() -> int:
         return 1
     finally:
         stop(servers)
+
+
+def check_free(address: str) -> None:
+    """Make sure that what answers there will be what is started here.
+
+    Raises:
+        RuntimeError: another server listens there.
+    """
+    try:
+        socket.create_connection(endpoint.parse(address), 1).close()
+    except OSError:
+        return
+    raise RuntimeError(f"{address} is taken, perhaps by an earlier make serve; end that one first")
 
 
 @contextmanager

@@ -34,7 +34,8 @@ PNG_DPI = 110
 INTRODUCTION = """# Benchmarks
 
 Written by `benchmark/report.py`; do not edit. Each part is measured by one command, given with it; figures of one table
-come from one run and compare as ratios, those of different machines or runs do not.
+come from one run and compare as ratios, those of different machines or runs do not. The scripts need the development
+tools, which `make check` installs.
 """
 
 

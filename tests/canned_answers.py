@@ -17,7 +17,7 @@ from rpc_peers import CAPTURES
 from ocr_serving import model_writer
 from ocr_serving.model_dir import Variable
 from ocr_serving.wire import general_model_pb2 as pb
-from paddle_serving_client import HttpClient
+from paddle_serving_client.httpclient import HttpClient
 
 IMAGE = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
 IMAGES = [Variable("x", "image", 1, (3, 2, 4))]

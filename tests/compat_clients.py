@@ -8,7 +8,7 @@ from rpc_peers import FEEDS, FETCHES
 
 from ocr_serving import model_writer
 from ocr_serving.model_dir import Variable
-from paddle_serving_client import Client
+from paddle_serving_client.client import Client
 
 IMAGE = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
 SMALL = np.arange(6).reshape(2, 3)

@@ -114,8 +114,8 @@ def test_no_server_is_said_with_the_command_that_starts_one():
 
 def test_what_is_not_our_service_is_said(det_debugger):
     done = run("ocr", "--url", det_debugger.url.replace("/ocr/", "/other/"))
-    assert done.returncode == 1
-    assert "There is no such path" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr == "There is no such path; this service answers POST /ocr/prediction.\n"
 
 
 def test_a_refused_file_is_named_and_the_others_are_answered(ocr_debugger, tmp_path):
@@ -124,7 +124,25 @@ def test_a_refused_file_is_named_and_the_others_are_answered(ocr_debugger, tmp_p
     done = run("ocr", tmp_path, "--url", ocr_debugger.url)
     assert done.returncode == 1
     assert [found["res"] for found in answers(done)] == [["欢迎光临"]]
-    assert done.stderr.startswith(f"{tmp_path / '1.png'}: feed[0].x: This is not an image file")
+    assert done.stderr.startswith(f"{tmp_path / '1.png'}: This is not an image file")
+
+
+def test_a_refused_crop_among_others_is_named(rec_debugger, tmp_path):
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(b"not an image")
+    done = run("rec", tmp_path, "--text", "--url", rec_debugger.url)
+    assert done.returncode == 1
+    assert done.stdout == f"== {tmp_path / '1.png'} ==\n欢迎光临\n== {tmp_path / '2.png'} ==\n\n"
+    assert done.stderr.startswith(f"{tmp_path / '2.png'}: This is not an image file")
+
+
+def test_text_alone(ocr_debugger):
+    done = run("ocr", "imgs/sign.jpg", "--text", "--url", ocr_debugger.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert characters(done.stdout.splitlines()) == characters(TEXTS["imgs/sign.jpg"])
+    several = run("ocr", "imgs/receipt.jpg", "imgs/sign.jpg", "--text", "--url", ocr_debugger.url).stdout
+    assert several.startswith("== imgs/receipt.jpg ==\n")
+    assert several.endswith(f"== imgs/sign.jpg ==\n{done.stdout}")
 
 
 @pytest.mark.parametrize("client", ["ocr", "rec"])
@@ -178,8 +196,10 @@ def test_a_key_is_sent(locked):
     done = run("rec", *arguments, "--key", KEY)
     assert (done.returncode, done.stderr) == (0, "")
     done = run("rec", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "An API key is asked for" in done.stderr
+    assert "--key" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.fixture

@@ -50,6 +50,14 @@ def test_error_statuses(client, status, error):
                 assert made.predict({"image": IMAGE}) is None
 
 
+def test_no_tls_connection_is_told_from_nobody_there(client):
+    with Server() as server:
+        made = client(raise_on_error=True)
+        made.connect(f"https://{server.address}")
+        with pytest.raises(UpstreamUnavailable, match=r"speaks plain http, or its certificate .* REQUESTS_CA_BUNDLE"):
+            made.predict({"image": IMAGE})
+
+
 @pytest.mark.parametrize("use_grpc", [False, True])
 def test_nobody_there(client, use_grpc):
     made = client(raise_on_error=True)

@@ -1,6 +1,7 @@
 """The reader ops against the genuine ones, op by op where no listed quirk is involved; and the quirks, fixed."""
 
 import base64
+import importlib
 import inspect
 from pathlib import Path
 
@@ -24,6 +25,23 @@ def probability_map():
     full = np.zeros((1, 1, 960, 544), np.float32)
     full[0, 0, y : y + window.shape[0], x : x + window.shape[1]] = window
     return full
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("paddle_serving_app.reader", "DBPostProcess OCRReader String2Image"),
+        ("paddle_serving_app.reader.image_reader", "DBPostProcess String2Image"),
+        ("paddle_serving_app.reader.ocr_reader", "OCRReader"),
+        ("paddle_serving_client", "Client HttpClient"),
+        ("paddle_serving_client.client", "Client"),
+        ("paddle_serving_client.httpclient", "HttpClient"),
+    ],
+)
+def test_the_modules_that_files_written_for_the_original_import_from(module, names):
+    found = importlib.import_module(module)
+    assert set(names.split()) <= set(found.__all__)
+    assert all(inspect.isclass(getattr(found, name)) for name in found.__all__)
 
 
 def test_det_input_equals_the_genuine_ops():

@@ -201,6 +201,21 @@ class TestWebService:
         assert shapes[FETCH][0] == 2
         assert seen == [False]
 
+    def test_a_rec_models_outputs_may_be_the_result(self, models):
+        """0.9's own postprocess, which users copied, turns them into lists in place."""
+
+        class InPlace(WebService):
+            def preprocess(self, feed=[], fetch=[]):  # noqa: B006
+                return {"x": np.zeros((1, 3, 48, 64), np.float32)}, [FETCH], True
+
+            def postprocess(self, feed=[], fetch=[], fetch_map=None):  # noqa: B006
+                for key in fetch_map:
+                    fetch_map[key] = fetch_map[key].tolist()
+                return fetch_map
+
+        answer = in_process(InPlace(), str(models / "ocr_rec_model")).post(DEFAULT, json=body("x"))
+        assert np.shape(answer.get_json()["result"][FETCH])[0] == 1
+
     def test_errors_of_the_model_have_their_own_status(self, small_det):
         class Wrong(WebService):
             def preprocess(self, feed=[], fetch=[]):  # noqa: B006

@@ -39,7 +39,7 @@ def test_it_fetches_starts_shows_a_sample_serves_and_ends_on_ctrl_c(folder, port
     try:
         server.wait_for_output("Ctrl-C stops it.")
         assert "Community Library: New Opening Hours" in server.output
-        assert f"ocr_web_client.py --url {server.url} --key YOUR_KEY imgs/" in server.output
+        assert f"ocr_web_client.py --url {server.url} --key YOUR_KEY --text imgs/" in server.output
         command = [sys.executable, ROOT / "ocr_web_client.py", "--url", server.url, "--key", KEY, "imgs/sign.jpg"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
         assert "EAST LAKE PARK" in done.stdout, done.stderr
@@ -73,3 +73,11 @@ def test_what_does_not_start_or_refuses_is_said_at_once(folder, port, door, sent
     wait_until(lambda: server.process.poll() is not None)
     assert server.process.returncode == 1
     assert f"make serve stopped: {sentence}" in server.output
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(folder, port):
+    with socket.create_server(("127.0.0.1", port)):
+        server = ServerProcess(["quickstart.py"], port, folder)
+        wait_until(lambda: server.process.poll() is not None)
+    assert server.process.returncode == 1
+    assert server.output.startswith(f"make serve stopped: 127.0.0.1:{port} is taken")

@@ -148,8 +148,8 @@ def test_ends_with_status_0_and_no_trace(models, how):
     ("flags", "sentence"),
     [
         (["--port", "9293"], "You must specify your serving model"),
-        (["--model", "no_such_model"], "Model folder no_such_model does not exist; get it with:"),
-        (["--model", "empty"], "empty/serving_server_conf.prototxt cannot be read"),
+        (["--model", "no_such_model"], "Model folder no_such_model does not exist; get one with: "),
+        (["--model", "empty"], "empty is no serving folder, as it has no serving_server_conf.prototxt; make one"),
         (["--model", "ocr_det_model", "--port", "0"], "port"),
         (["--model", "ocr_det_model", "--port", "70000"], "port"),
         (["--model", "ocr_det_model", "--gpu_ids", "banana"], "--gpu_ids takes the number of one GPU"),

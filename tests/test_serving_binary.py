@@ -96,6 +96,14 @@ def call(port: int) -> float:
         return float(client.predict({"in": X}, ["out"])["out"][0, 0])
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_the_flags_and_what_a_person_would_type(flag, tmp_path):
+    done = subprocess.run([sys.executable, SERVING, flag], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "-resource_path" in done.stdout
+    assert "python3 -m paddle_serving_server.serve --help" in done.stdout
+
+
 def test_the_files_of_a_genuine_installation_make_the_chained_server(models, tmp_path):
     port = server_process.free_port()
     shutil.copytree(GENUINE, tmp_path / "workdir_19293")

@@ -95,6 +95,7 @@ def test_help_says_of_each_setting_what_it_is_for_and_its_default():
     settings.add_flags(parser)
     text = " ".join(parser.format_help().split())
     for field in msgspec.structs.fields(Settings):
-        assert f"--{field.name.replace('_', '-')} VALUE" in text
+        assert f"--{field.name.replace('_', '-')} " in text
     assert "--request-timeout VALUE Seconds until a request is answered with 504. Default: 60.0." in text
+    assert "--device cpu|gpu Where inference runs. Default: cpu." in text
     assert "open to all. Default: none." in text

@@ -116,7 +116,7 @@ class ModelDir:
     def require_det(self) -> None:
         """Raise ConfigError if this is no det model that images can be given to."""
         if DET_LOGITS not in self.derived or self.normalization is None:
-            raise ConfigError(f"Model folder {self.path} is no det model: its {PADDLEX_CONF} has no DBPostProcess.")
+            raise ConfigError(f"Model folder {self.path} is no det model: {self._lacks('DBPostProcess')}")
 
     def require_rec(self) -> int:
         """The input height of a rec model in pixels.
@@ -125,8 +125,11 @@ class ModelDir:
             ConfigError: this is none.
         """
         if self.image_height is None or not self.characters:
-            raise ConfigError(f"Model folder {self.path} is no rec model: its {PADDLEX_CONF} holds no dictionary.")
+            raise ConfigError(f"Model folder {self.path} is no rec model: {self._lacks('a dictionary')}")
         return self.image_height
+
+    def _lacks(self, what: str) -> str:
+        return f'it has no {PADDLEX_CONF} with {what} (docs/operations.md, "Models of your own", shows one).'
 
 
 def load(path: str | Path, conf: Path | None = None) -> ModelDir:
@@ -143,10 +146,16 @@ def load(path: str | Path, conf: Path | None = None) -> ModelDir:
     if not folder.is_dir():
         if folder.exists():
             raise ConfigError(f"Model folder {folder} is a file; unpack it: tar -xzf {folder}")
-        kind = folder.name.removesuffix("_model") if folder.name.endswith("_model") else "ocr_det"
+        stem = folder.name.removesuffix("_model")
+        name = stem if stem.startswith(("ocr_", "ppocr")) else "NAME"
         raise ConfigError(
-            f"Model folder {folder} does not exist; get it with: "
-            f"python3 -m paddle_serving_app.package --get_model {kind} && tar -xzf {kind}.tar.gz"
+            f"Model folder {folder} does not exist; get one with: python3 -m paddle_serving_app.package "
+            f"--get_model {name} && tar -xzf {name}.tar.gz (--list_model says which there are)"
+        )
+    if conf is None and not (folder / SERVER_CONF).exists():
+        raise ConfigError(
+            f"{folder} is no serving folder, as it has no {SERVER_CONF}; make one of a Paddle or ONNX model with: "
+            f"python3 -m paddle_serving_client.convert --dirname {folder} --serving_server NEW_FOLDER"
         )
     feeds, fetches = read_conf(conf or folder / SERVER_CONF)
     model_file, params_file = _model_files(folder)

@@ -183,9 +183,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     defaults = msgspec.structs.asdict(Settings())
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         *_, about = hint.__metadata__
-        default = "none" if defaults[name] in ("", ()) else defaults[name]
+        default = {"": "empty", (): "none"}.get(defaults[name], defaults[name])
         sentence = f"{about.description} Default: {default}."
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar="VALUE", help=sentence)
+        choices = "|".join(get_args(hint.__origin__)) if get_origin(hint.__origin__) is Literal else "VALUE"
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar=choices, help=sentence)
         if "_" in name:  # as it is spelled in files
             parser.add_argument(f"--{name}", dest=name, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import requests
 from tqdm import tqdm
 
 from ocr_serving import draw, image
-from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, UpstreamUnavailable
+from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, Unauthenticated, UpstreamUnavailable
 from ocr_serving.settings import Settings
 
 URL = "http://127.0.0.1:9292/ocr/prediction"
@@ -37,6 +38,25 @@ class Kind:
     folder: str
     at_once: int
     server: str
+
+
+_FOR_ALL: dict[int, type[OcrServingError]] = {401: Unauthenticated, 404: ConfigError, 405: ConfigError}
+"""What a status means that every further request would be answered with, too."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What becomes of answers.
+
+    Attributes:
+        as_text: whether lines of text are printed, and not answers as the original's clients print them.
+        titled: whether the file's name is printed before its lines.
+        pictures: folder for pictures of the results, if they are asked for.
+    """
+
+    as_text: bool
+    titled: bool
+    pictures: Path | None
 
 
 KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64, "rec_web_server.py")}
@@ -63,6 +83,8 @@ class WebClient:
 
         Raises:
             UpstreamUnavailable: no server answers.
+            ConfigError: the URL has another path than the service.
+            Unauthenticated: it asks for a key, or for another one.
             OcrServingError: the server refused or failed; the message is its own.
             BadUpstream: the answer is not a web service's, or cut off.
         """
@@ -81,7 +103,8 @@ class WebClient:
             raise BadUpstream(f"What answers at {self._url} is no OCR service (status {reply.status_code}).")
         if "error" in answer:
             fault = answer["error"]  # an object; Paddle's own gateway says it in a string
-            raise OcrServingError(str(fault.get("message", fault) if isinstance(fault, dict) else fault))
+            message = str(fault.get("message", fault) if isinstance(fault, dict) else fault)
+            raise _FOR_ALL.get(reply.status_code, OcrServingError)(message)
         return answer
 
 
@@ -97,11 +120,14 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
         files = image_files([Path(path) for path in args.paths or [this.folder]])
         if args.out is not None:
             _check_pictures(files, args.out)
-        return _send_all(WebClient(args.url, key=args.key), files, this, args.out)
+        output = Output(args.text, len(files) > 1, args.out)
+        return _send_all(WebClient(args.url, key=args.key), files, this, output)
     except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
         return _fail(f"{args.url} is no URL of a web service; one looks like {URL}", 2)
     except ConfigError as error:
         return _fail(str(error), 2)
+    except Unauthenticated as error:
+        return _fail(f"{error} Here: --key KEY.", 2)
     except UpstreamUnavailable as error:
         return _fail(f"{error} Start one with: python3 {this.server} cpu", 1)
     except KeyboardInterrupt:
@@ -128,8 +154,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _send_all(client: WebClient, files: list[Path], kind: Kind, out: Path | None) -> int:
-    """Send the files and print each answer as the original's clients do; 1 if one was refused or cannot be read."""
+def _send_all(client: WebClient, files: list[Path], kind: Kind, output: Output) -> int:
+    """Send the files and print what is answered; 1 if one was refused or cannot be read."""
     status = 0
     with tqdm(total=len(files), unit="image", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
         for start in range(0, len(files), kind.at_once):
@@ -137,12 +163,12 @@ def _send_all(client: WebClient, files: list[Path], kind: Kind, out: Path | None
             contents = _read(group)
             status = 1 if len(contents) < len(group) else status
             try:
-                if contents:
-                    _send(client, contents, kind, out)
-            except UpstreamUnavailable:
+                if contents and not _send(client, contents, kind, output):
+                    status = 1
+            except (UpstreamUnavailable, Unauthenticated, ConfigError):
                 raise
             except OcrServingError as error:
-                tqdm.write(f"{', '.join(str(file) for file, _ in contents)}: {error}", file=sys.stderr)
+                _say_refused([file for file, _ in contents], error.message)
                 status = 1
             bar.update(len(group))
     return status
@@ -159,13 +185,34 @@ def _read(files: Sequence[Path]) -> list[tuple[Path, bytes]]:
     return contents
 
 
-def _send(client: WebClient, contents: Sequence[tuple[Path, bytes]], kind: Kind, out: Path | None) -> None:
-    """Send files in one request, print the answer, and save pictures if there is a folder for them."""
-    fetch = ["res"] if out is None or kind.at_once > 1 else ["res", "dt_boxes"]
+def _send(client: WebClient, contents: Sequence[tuple[Path, bytes]], kind: Kind, output: Output) -> bool:
+    """Send files in one request, print the answer, and save pictures if they are asked for; False if one is refused."""
+    fetch = ["res"] if output.pictures is None or kind.at_once > 1 else ["res", "dt_boxes"]
     answer = client.predict([content for _, content in contents], fetch)
-    tqdm.write(str(answer), file=sys.stdout)
-    if out is not None:
-        _save_pictures(answer["result"], contents, out)
+    result, files = answer["result"], [file for file, _ in contents]
+    if not output.as_text:
+        tqdm.write(str(answer), file=sys.stdout)
+    else:
+        for file, lines in zip(files, _lines(result, kind), strict=True):
+            tqdm.write("\n".join([f"== {file} =="] * output.titled + lines), file=sys.stdout)
+    if output.pictures is not None:
+        _save_pictures(result, contents, output.pictures)
+    faults = result.get("errors", []) if isinstance(result, dict) and kind.at_once > 1 else []
+    for fault in faults:
+        _say_refused([files[fault["index"]]], fault["message"])
+    return not faults
+
+
+def _lines(result: Any, kind: Kind) -> list[list[str]]:
+    """The lines of text of each file of a request."""
+    if not isinstance(result, dict) or "res" not in result:
+        raise BadUpstream("The answer holds no texts.")
+    return [result["res"]] if kind.at_once == 1 else [[line] for line in result["res"]]
+
+
+def _say_refused(files: Sequence[Path], message: str) -> None:
+    """Name them on stderr, without the place in the request, which the user does not see."""
+    tqdm.write(f"{', '.join(map(str, files))}: {re.sub(r'^feed.[0-9]+..x: ', '', message)}", file=sys.stderr)
 
 
 def _check_pictures(files: Sequence[Path], out: Path) -> None:
@@ -200,6 +247,7 @@ def _parser(kind: Kind) -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="*", help=f"image files, or folders of images (default: {kind.folder}/)")
     parser.add_argument("--url", default=URL, help="default: %(default)s")
     parser.add_argument("--key", help="API key, if the service asks for one")
+    parser.add_argument("--text", action="store_true", help="print the lines of text alone")
     parser.add_argument("--out", type=Path, metavar="DIR", help="save pictures of the results in this folder")
     return parser
 

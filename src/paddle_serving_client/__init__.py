@@ -1,6 +1,6 @@
 """Paddle Serving 0.9's client package."""
 
-from ocr_serving.compat.client import Client
-from ocr_serving.compat.http_client import HttpClient
+from paddle_serving_client.client import Client
+from paddle_serving_client.httpclient import HttpClient
 
 __all__ = ["Client", "HttpClient"]

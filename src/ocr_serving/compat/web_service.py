@@ -196,7 +196,7 @@ class WebService:
             raise
         except ValueError as error:
             result = str(error)
-        return {"result": result}
+        return {"result": result.data if isinstance(result, Outputs) else result}
 
     def preprocess(self, feed: Any, fetch: Any) -> tuple[Any, Any, bool]:
         """What the model is fed: overridden by users. This one stacks the instances, each in its declared shape.

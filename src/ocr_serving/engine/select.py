@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import CTC_INDEX, ModelDir
 from ocr_serving.settings import Settings
 
-_PACKAGES = {
-    "openvino": ("openvino", "pip install openvino"),
-    "paddle": ("paddle", "pip install 'paddlepaddle>=3.2.2,<3.3'"),
-    "onnxruntime": ("onnxruntime", "pip install 'ocr-serving[onnxruntime]'"),
+_ENGINES = {
+    "openvino": ("openvino", "pip install openvino", "OpenVINOEngine"),
+    "paddle": ("paddle", "pip install 'paddlepaddle>=3.2.2,<3.3'", "PaddleEngine"),
+    "onnxruntime": ("onnxruntime", "pip install 'ocr-serving[onnxruntime]'", "OnnxRuntimeEngine"),
 }
+"""Name of an engine, and of its module here -> the package it needs, how to install that, and its class."""
 
 
 def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engine:
@@ -31,21 +33,12 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
     name = _choose(model, settings) if settings.engine == "auto" else settings.engine
     if settings.device == "gpu":
         _require_gpu(name)
-    package, install = _PACKAGES[name]
+    package, install, kind = _ENGINES[name]
     if find_spec(package) is None:
         raise ConfigError(f"Engine {name} is not installed; install it with: {install}.")
     options = EngineOptions(settings.device, settings.gpu_id, settings.precision, settings.inference_threads, sessions)
-    if name == "openvino":
-        from ocr_serving.engine.openvino import OpenVINOEngine
-
-        return OpenVINOEngine(model, options)
-    if name == "paddle":
-        from ocr_serving.engine.paddle import PaddleEngine
-
-        return PaddleEngine(model, options)
-    from ocr_serving.engine.onnxruntime import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(model, options)
+    engine: Engine = getattr(import_module(f"ocr_serving.engine.{name}"), kind)(model, options)
+    return engine
 
 
 def _choose(model: ModelDir, settings: Settings) -> str:
@@ -58,9 +51,9 @@ def _choose(model: ModelDir, settings: Settings) -> str:
     if native == "onnxruntime" and _rec_without_bf16(model, settings):
         order.reverse()
     for name in order:
-        if find_spec(_PACKAGES[name][0]) is not None:
+        if find_spec(_ENGINES[name][0]) is not None:
             return name
-    raise ConfigError(f"No installed engine reads {model.model_file.name}; install one with: {_PACKAGES[order[0]][1]}.")
+    raise ConfigError(f"No installed engine reads {model.model_file.name}; install one with: {_ENGINES[order[0]][1]}.")
 
 
 def _rec_without_bf16(model: ModelDir, settings: Settings) -> bool:

@@ -37,7 +37,15 @@ _DEFAULT_PRECISION = "fp32"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; see serve_command.main for the exit status."""
-    return process.serve(partial(_plan, sys.argv[1:] if argv is None else argv), _announce)
+    arguments = sys.argv[1:] if argv is None else argv
+    if {argument.lstrip("-") for argument in arguments} & {"h", "help"}:
+        flags = " ".join(f"-{name}" for name in sorted(_VALUES | _SWITCHES))
+        print(
+            f"usage: serving FLAGS\n\nWhat SERVING_BIN names for Paddle Serving's command line, which writes: {flags}."
+        )
+        print("To serve a model by hand: python3 -m paddle_serving_server.serve --help")
+        return 0
+    return process.serve(partial(_plan, arguments), _announce)
 
 
 def _announce(loaded: Loaded, address: str) -> None:

@@ -54,7 +54,7 @@ class Metrics:
         else:
             self._answered.labels(protocol).inc()
             ms = round(_microseconds_since(begin) / 1000, 1)
-            logs.access.info("answered in %.1f ms", ms, extra=logs.fields(protocol=protocol, ms=ms))
+            logs.access.info("%s answered in %.1f ms", protocol, ms, extra=logs.fields(protocol=protocol, ms=ms))
         finally:
             self._request_us.labels(protocol).inc(_microseconds_since(begin))
 

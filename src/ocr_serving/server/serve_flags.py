@@ -63,7 +63,7 @@ def _parser() -> Parser:
     parser.add_argument("--model", nargs="+", metavar="DIR", help="model folder, for example ocr_det_model")
     parser.add_argument("--port", type=int, default=9393, help="default: %(default)s")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; 0.0.0.0 opens it to the network)")
-    parser.add_argument("--thread", type=int, metavar="N", help="requests worked on at once (default: 4 or one a core)")
+    parser.add_argument("--thread", type=int, metavar="N", help="requests at once (default: one a core, at least 4)")
     parser.add_argument("--gpu_ids", nargs="+", metavar="ID", help="GPU to run on, one for each model (default: CPU)")
     parser.add_argument("--op", nargs="+", metavar="OP", help=f"ops in order, if not {OPS[2]}: {' '.join(OPS)}")
     parser.add_argument("--precision", help="arithmetic: fp32, fp16 or bf16 (default: the fastest that reads as well)")

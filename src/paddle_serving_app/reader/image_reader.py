@@ -1,7 +1,6 @@
-"""Paddle Serving 0.9's reader operators, as far as its OCR examples use them."""
+"""Paddle Serving 0.9's operators of images and boxes, as far as its OCR examples use them."""
 
 from ocr_serving.compat.box_ops import DBPostProcess, FilterBoxes, GetRotateCropImage, SortedBoxes
-from ocr_serving.compat.ocr_reader import OCRReader
 from ocr_serving.compat.reader_ops import (
     BGR2RGB,
     RGB2BGR,
@@ -29,7 +28,6 @@ __all__ = [
     "FilterBoxes",
     "GetRotateCropImage",
     "Normalize",
-    "OCRReader",
     "Resize",
     "ResizeByFactor",
     "Sequential",

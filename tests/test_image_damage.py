@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr_serving import image
+from ocr_serving import image, image_header
 from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.settings import Settings
 
@@ -96,6 +96,50 @@ def test_jpeg_2000_in_tiny_tiles_is_refused():
         image.decode(bytes(stream), LIMIT)
 
 
+def jpeg_2000(side, **options):
+    """A codestream that announces a grey picture of this many pixels a side, of which it holds a few."""
+    data = bytearray(image_files.saved(Image.new("L", (250, 250)), "JPEG2000", no_jp2=True, **options))
+    for place in (8, 24):  # of the picture, of a tile
+        data[place : place + 8] = struct.pack(">II", side, side)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "ordinary", "hostile"),
+    [
+        ({}, b"\x05\x04\x04", b"\x05\x00\x00"),  # code blocks of 64 x 64 and of 4 x 4 pixels
+        ({"precinct_size": (256, 256)}, b"\x77\x88\xff", b"\x77\x11\xff"),  # precincts of 256 x 256 and of 2 x 2
+        ({"precinct_size": (256, 256)}, b"\0\x01\0\x05\x04\x04", b"\xff\xff\0\x05\x04\x04"),  # layers
+    ],
+    ids=["code blocks", "precincts", "layers"],
+)
+def test_jpeg_2000_divided_finely_is_refused(options, ordinary, hostile):
+    """The decoder keeps 500 bytes for each of a picture's parts, so 150 bytes could take gigabytes."""
+    data = jpeg_2000(5000, **options)
+    assert image_header.size(data) == (5000, 5000)
+    assert data.count(ordinary) == 1
+    with pytest.raises(BadInput):
+        image.decode(data.replace(ordinary, hostile), Settings().max_pixels)
+
+
+def test_a_later_part_of_jpeg_2000_counts_too():
+    data = jpeg_2000(5000)
+    cod = data[data.index(b"\xff\x52") :][:14].replace(b"\x05\x04\x04", b"\x05\x00\x00")
+    at = data.index(b"\xff\x93")  # the end of a tile-part's header
+    assert image_header.size(data[:at] + cod + data[at:]) is None
+
+
+@pytest.mark.parametrize("colours", [3, 255])
+def test_jpeg_2000_with_a_palette_of_many_channels_is_refused(colours):
+    data = image_files.saved(Image.new("L", (250, 250)), "JPEG2000")
+    begin = data.index(b"jp2h") - 4
+    end = begin + struct.unpack_from(">I", data, begin)[0]
+    content = struct.pack(">HB", 1, colours) + bytes([7] * colours + [0] * colours)
+    palette = struct.pack(">I4s", 8 + len(content), b"pclr") + content
+    whole = data[:begin] + struct.pack(">I", end - begin + len(palette)) + data[begin + 4 : end] + palette + data[end:]
+    assert image_header.size(whole) == ((250, 250) if colours == 3 else None)
+
+
 def progressive_jpeg(scans):
     """A progressive file with its last scan repeated: 36 bytes each, and a pass over all pixels."""
     data = image_files.saved(Image.new("RGB", (500, 500)), "JPEG", progressive=True)
@@ -176,7 +220,7 @@ CHEAP = {
 }
 MEASURE = """
 import json, pathlib, sys, time
-from ocr_serving import image
+from ocr_serving import image, image_header
 from ocr_serving.errors import OcrServingError
 
 def peak():

@@ -11,8 +11,8 @@ import re
 import struct
 from collections.abc import Callable, Collection, Iterator
 
-from ocr_serving import avif_header
-from ocr_serving.avif_header import Size, boxes
+from ocr_serving import avif_header, jpeg2000_header
+from ocr_serving.avif_header import Size
 
 _MAX_TEXT_HEADER = 4096
 """Bytes searched in a format whose header is text."""
@@ -22,8 +22,6 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker but for those inside of a scan's data: 0 is a stuffed byte, D0 to D7 restart the decoder."""
 _MAX_SEGMENTS = 4096
 """Of a JPEG file; 64 MB of colour profiles and thumbnails would be 1000."""
-_MAX_JPEG2000_TILES = 4096
-"""The decoder keeps 10 kB a tile; a picture of 10000 x 10000 pixels in tiles of 256 has 1600."""
 
 
 def size(data: bytes) -> Size | None:
@@ -157,16 +155,6 @@ def _radiance(data: bytes) -> Size | None:
     return max(sizes, key=_area, default=None)
 
 
-def _jpeg2000(data: bytes) -> Size | None:
-    """The SIZ marker segment of the codestream, in a JP2 file that of its jp2c box (ISO/IEC 15444-1, A.5.1, I.5)."""
-    stream = data if data[:1] == b"\xff" else next((content for kind, content in boxes(data) if kind == b"jp2c"), b"")
-    if stream[:4] != b"\xff\x4f\xff\x51":
-        return None
-    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">IIIIII", stream, 8)
-    tiles = -(-right // max(1, tile_width)) * -(-bottom // max(1, tile_height))
-    return (right - left, bottom - top) if tiles <= _MAX_JPEG2000_TILES else None
-
-
 def _area(extent: Size) -> int:
     return extent[0] * extent[1]
 
@@ -184,7 +172,7 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] =
         (rb"P7\s", _pam),
         (rb"#\?R(?:ADIANCE|GBE)", _radiance),
         (rb"\x59\xa6\x6a\x95", _fixed(">II", 4)),
-        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _jpeg2000),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", jpeg2000_header.size),
         (rb"....ftyp(?:avif|mif1|miaf)", avif_header.size),  # not avis: the size of a film is told elsewhere
     )
 )

@@ -1,12 +1,15 @@
 """Connections of a web service: many at once, idle ones, and a clock that jumps meanwhile."""
 
 import contextlib
+import logging
 import socket
+import tempfile
 import threading
 import time
 
 import pytest
 import web_stub
+from rpc_peers import wait_until
 
 from ocr_serving import endpoint
 from ocr_serving.settings import Settings
@@ -108,3 +111,58 @@ def test_no_more_connections_are_open_than_may_be(monkeypatch):
         late.settimeout(20)
         with late:
             assert late.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(9, 0), (100, 1)])
+def test_a_few_requests_may_be_sent_ahead(ahead, refused):
+    """All of 256 kB were parsed at once, which held up everybody."""
+    with web_stub.running() as web, socket.create_connection(("127.0.0.1", web.port), 20) as client:
+        client.sendall(GET * (ahead - 1) + LAST)
+        answer = client.makefile("rb").read()
+    assert answer.count(b"HTTP/1.1 200 ") == 9
+    assert answer.count(b"At most 8 requests may be sent ahead") == answer.count(b" 400 ") == refused
+
+
+def test_line_ends_before_a_request_cost_nothing():
+    with web_stub.running() as web, socket.create_connection(("127.0.0.1", web.port), 20) as client:
+        begin = time.process_time()
+        client.sendall(b"\r\n" * 1_000_000 + LAST)
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+    assert time.process_time() - begin < 1
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """A service whose answers have 8 MB, more than a socket takes, and that waits a second for who is idle."""
+    monkeypatch.setattr(serving, "_IDLE_SECONDS", 1)
+    monkeypatch.setattr(serving, "_CLEANUP_SECONDS", 0.1)
+    with web_stub.running() as web:
+        web.service.answer = lambda sources, outputs, *_: {"res": ["x" * 8_000_000]}
+        yield web
+
+
+def test_a_large_answer_needs_no_file(large, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    answer = large.post()
+    assert answer.status == 200
+    assert len(answer.data) > 8_000_000
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_who_reads_no_answer_keeps_no_thread(large):
+    request = POST.replace(b"Connection: close\r\n", b"") + f"Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    with socket.create_connection(("127.0.0.1", large.port), 20) as client:
+        client.sendall(request * 5)
+        wait_until(lambda: large.server._waitress.task_dispatcher.active_count)
+        wait_until(lambda: not large.server._waitress.task_dispatcher.active_count)
+        wait_until(lambda: not large.server._waitress.active_channels)
+
+
+def test_paths_are_not_logged_as_they_were_sent(caplog):
+    with caplog.at_level(logging.INFO):
+        serving._Channel.logger.info("Client disconnected while serving %s" % "/a/patient")  # noqa: UP031
+    assert [record.getMessage() for record in caplog.records] == ["Client disconnected."]

@@ -111,9 +111,8 @@ def _parse(packets):
     adjustments = Adjustments(max_request_header_size=65536, max_request_body_size=LIMIT)
     parser = http_parser.Parser(adjustments, LIMIT, lambda: None)
     for packet in packets:
-        parser.received(packet)
-        if parser.completed:
-            break
+        while packet and not parser.completed:
+            packet = packet[parser.received(packet) :]
     return parser.completed, getattr(parser.error, "code", None)
 
 

@@ -197,6 +197,7 @@ WRONG = {
     "a GPU": (["gpu"], "No GPU can be used"),
     "a flag": (["cpu", "--prot", "9"], "unrecognized arguments: --prot; did you mean --port?"),
     "a value": (["cpu", "--port", "many"], "port in the command line must be a whole number from 1 up to 65535"),
+    "too many places": (["cpu", "--max-queued", "30000"], "max_queued in the command line must be .* up to 1000"),
     "an address": (["cpu", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1"),
     "no such folder": (["cpu", "--rec-model", "missing"], "Model folder missing does not exist.*--get_model NAME"),
     "an empty folder": (["cpu", "--rec-model", "empty"], "empty is no serving folder.*convert --dirname empty"),

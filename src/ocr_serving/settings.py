@@ -30,6 +30,7 @@ PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
+Places = Annotated[int, Meta(ge=0, le=1000)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -76,9 +77,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Seconds, _about("How long accepted requests may take to finish once a web service is told to end.")
     ] = 10.0
     max_running: Annotated[
-        Count, _about("HTTP requests worked on at once; 0 takes two more than the cores that the process may use.")
+        Places, _about("HTTP requests worked on at once; 0 takes two more than the cores that the process may use.")
     ] = 0
-    max_queued: Annotated[Count, _about("HTTP requests that wait for their turn; more are refused with 503.")] = 64
+    max_queued: Annotated[Places, _about("HTTP requests that wait for their turn; more are refused with 503.")] = 64
     max_body_bytes: Annotated[Positive, _about("Largest HTTP request body.")] = 64 * 1024 * 1024
     max_buffered_bytes: Annotated[
         Positive, _about("HTTP request bodies in memory at once, in all; more are refused with 503.")

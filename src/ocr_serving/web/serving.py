@@ -6,8 +6,9 @@ import logging
 import math
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
@@ -40,6 +41,8 @@ _IDLE_SECONDS = 30
 _CLEANUP_SECONDS = 5.0
 """Idle connections are looked for this often."""
 _POLL_SECONDS = 1.0
+_SENT_AHEAD = 8
+"""Requests that a client may send before it has the answer to its first; all that come at once are parsed at once."""
 _ACCEPTED_AT_ONCE = 64
 """Waitress accepts one connection, then asks all that are open what they want: hundreds that come together wait."""
 
@@ -70,7 +73,8 @@ class Server:
                 channel_request_lookahead=1,  # else it does not notice clients that leave
                 asyncore_use_poll=True,  # select() ends at 1024 descriptors
                 max_request_header_size=_HEADER_BYTES,
-                inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file
+                inbuf_overflow=settings.max_body_bytes + 1,  # images stay in memory, never in a temporary file,
+                outbuf_overflow=sys.maxsize,  # and so do answers
                 max_request_body_size=3 * settings.max_body_bytes + FRAMING,  # Parser refuses what is over the limit
             )
         except OSError as error:
@@ -90,6 +94,8 @@ class Server:
             if time.monotonic() - cleaned > _CLEANUP_SECONDS:
                 cleaned = time.monotonic()
                 self._waitress.maintenance(cleaned)
+                for channel in list(self._waitress.active_channels.values()):
+                    channel.close_if_stuck()
             if self._drain_until is not None and not self._app.gate.running and not self._app.gate.queued:
                 self._waitress.accepting = False  # clients that come again and again to be refused would prolong it
         drained = self._is_idle()
@@ -195,9 +201,17 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         return OcrServingError(f"The request cannot be served: {refused.reason}.")
 
 
+class _WithoutPaths(logging.LoggerAdapter):  # type: ignore[type-arg]  # Python 3.10 takes no argument
+    """Waitress's logger, without the paths as clients sent them."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return str(msg).partition(" while serving ")[0] + ".", kwargs
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
     """A client's connection."""
 
+    logger = _WithoutPaths(HTTPChannel.logger, {})
     task_class = _Task
     error_task_class = _ErrorTask
 
@@ -211,12 +225,19 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         self._last_activity = time.monotonic()
 
     def parser_class(self, adj: Any) -> Parser:
-        return Parser(adj, self.server.limits.max_body_bytes, self._no_room)
+        too_many = len(self.requests) > _SENT_AHEAD
+        fault = BadInput(f"At most {_SENT_AHEAD} requests may be sent ahead of an answer.") if too_many else None
+        return Parser(adj, self.server.limits.max_body_bytes, self._no_room, fault)
 
     def readable(self) -> bool:
         if self.request is not None and self.request.is_stalled():
             self.will_close = True
         return bool(super().readable())
+
+    def close_if_stuck(self) -> None:
+        """Close a client that takes nothing of its answer: waitress would wait until it does, maybe with a thread."""
+        if self.total_outbufs_len and time.monotonic() - self.last_activity > _IDLE_SECONDS:
+            self.handle_close()
 
     def _no_room(self) -> Overloaded | None:
         """What to answer if the bodies in memory are over the limit."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ocr_serving import image, model_dir, samples
 from ocr_serving.detection import to_map_size
-from ocr_serving.engine import int8_layers, openvino_int8
+from ocr_serving.engine import int8_layers, openvino_int8, openvino_package
 from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.errors import ConfigError, OcrServingError
@@ -34,11 +34,9 @@ def calibrate(model: ModelDir, pictures: Sequence[Image]) -> Path:
     Raises:
         ConfigError: it is no det model, OpenVINO cannot read it, or nothing in it can run in 8 bits.
     """
-    import openvino
-
     model.require_det()
     inputs = [_input(model, picture) for picture in pictures]
-    layers = openvino_int8.calibrate(read_graph(openvino.Core(), model), inputs)
+    layers = openvino_int8.calibrate(read_graph(openvino_package.load().Core(), model), inputs)
     if not layers:
         raise ConfigError(f"The model in {model.path} has no convolution that could run in 8 bits.")
     return int8_layers.write(model, layers)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ocr_serving.engine import openvino_package
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
 
@@ -32,10 +33,8 @@ def read(model: Path, params: Path | None) -> tuple[list[Variable], list[Variabl
 
 
 def _read_openvino(model: Path, params: Path | None) -> tuple[list[Variable], list[Variable]]:
-    import openvino
-
     try:
-        graph = openvino.Core().read_model(*(str(f) for f in (model, params) if f))
+        graph = openvino_package.load().Core().read_model(*(str(f) for f in (model, params) if f))
     except RuntimeError as error:
         raise ConfigError(f"{model.name} cannot be read: the file is damaged or of another kind.") from error
 

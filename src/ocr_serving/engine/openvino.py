@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
+from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8, openvino_package
 from ocr_serving.engine.base import Array, EngineOptions, SessionPool, is_image, pick
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, DERIVED, DET_LOGITS, ModelDir
@@ -82,8 +82,7 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(self, model: ModelDir, options: EngineOptions) -> None:
-        import openvino
-
+        openvino = openvino_package.load()
         self._ov = openvino
         self._core = openvino.Core()
         # OpenVINO fills its tables of array types on first use, and two threads that do so at once deadlock on the GIL.

@@ -154,3 +154,26 @@ def test_a_full_log_pipe_blocks_nobody(models):
         assert [post(server, LINE).status_code for _ in range(20)] == [200] * 20
         assert server.stop() == 0
     os.close(reader)
+
+
+WITH_STDOUT = """
+import os, sys
+how, *command = sys.argv[1:]
+if how == "full":
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+elif how == "closed":
+    os.close(1)
+else:
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(reader)
+os.execv(sys.executable, [sys.executable, *command])
+"""
+
+
+@pytest.mark.parametrize("how", ["full", "closed", "unread"])
+@pytest.mark.parametrize("door", ["rec_debugger", "det model"])
+def test_a_server_needs_nobody_to_read_what_it_prints(door, how, models):
+    command, port = server_process.model_server("ocr_det_model") if door == "det model" else web(door)
+    with running(["-c", WITH_STDOUT, how, *command], port, cwd=models) as server:
+        assert server.stop() == 0

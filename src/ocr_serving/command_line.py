@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+
+def announce(text: str) -> None:
+    """Write to stdout, if it takes anything: a service needs nobody to read it, nor room on the disk it goes to."""
+    if sys.stdout is None:  # closed before this process began
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try again at its end, and fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from flask import Request, Response, jsonify, request
 
-from ocr_serving import endpoint, logs, model_dir, settings
+from ocr_serving import command_line, endpoint, logs, model_dir, settings
 from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.client import Client
 from ocr_serving.compat.local_predictor import LocalPredictor
@@ -160,8 +159,7 @@ class WebService:
         try:
             with endpoint.bind(chosen.host, chosen.port) as bound:
                 server = serving.Server(flask_app, bound, chosen)
-                sys.stdout.write(f"web service address:\nhttp://{endpoint.of_socket(bound)}{self._path}\n")
-                sys.stdout.flush()
+                command_line.announce(f"web service address:\nhttp://{endpoint.of_socket(bound)}{self._path}\n")
                 server.run_until_told()
         except KeyboardInterrupt:
             pass  # while starting

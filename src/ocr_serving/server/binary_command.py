@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ocr_serving import settings
+from ocr_serving import command_line, settings
 from ocr_serving.server import gflags, process, serve_command
 from ocr_serving.server.process import Plan
 from ocr_serving.server.workdir import Workdir
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _announce(loaded: Loaded, address: str) -> None:
     serve_command.announce(loaded, address)
-    print("C++ Serving service started successfully!", flush=True)
+    command_line.announce("C++ Serving service started successfully!\n")
 
 
 def _plan(arguments: Sequence[str]) -> Plan:

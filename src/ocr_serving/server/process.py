@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
@@ -135,5 +136,6 @@ def _within_files(limits: Limits) -> Limits:
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:
     """End without waiting for anything; as a signal handler, with the status that a shell gives to that signal."""
-    sys.stdout.flush()
+    with suppress(OSError, AttributeError):  # nobody reads it, or there is none
+        sys.stdout.flush()
     os._exit(128 + number if number else 0)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ocr_serving import settings
+from ocr_serving import command_line, settings
 from ocr_serving.errors import ConfigError
 from ocr_serving.server import process, serve_flags
 from ocr_serving.server.limits import Limits
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def announce(loaded: Loaded, address: str) -> None:
     """Print what is served and where."""
-    print(f"Serving {loaded.title} on {address} ({loaded.engines}).", flush=True)
+    command_line.announce(f"Serving {loaded.title} on {address} ({loaded.engines}).\n")
 
 
 def precision_setting(precision: str | None) -> str | None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from ocr_serving import endpoint, logs, settings
+from ocr_serving import command_line, endpoint, logs, settings
 from ocr_serving.command_line import Parser
 from ocr_serving.errors import ConfigError, OcrServingError
 from ocr_serving.settings import Settings
@@ -48,8 +48,7 @@ def _serve(kind: Kind, in_process: bool, chosen: Settings) -> None:
     with endpoint.bind(chosen.host, chosen.port) as bound, running_service(kind, in_process, chosen) as running:
         app = create_app(running.service, chosen, running.metrics, running.backends)
         server = serving.Server(app, bound, chosen)
-        sys.stdout.write(_ready(kind, chosen))
-        sys.stdout.flush()
+        command_line.announce(_ready(kind, chosen))
         server.run_until_told()
 
 

@@ -1,7 +1,9 @@
 """Two model servers, one of which is dead or dies: what it costs those who call them."""
 
 import contextlib
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ from rpc_peers import wait_until
 
 from ocr_serving import model_dir
 from ocr_serving.compat.client import Client
+from ocr_serving.deadline import Deadline
+from ocr_serving.errors import DeadlineExceeded
 from ocr_serving.predictor.remote import RemotePredictor
 
 X = np.ones((1, tiny_model.SIZE), np.float32)
@@ -90,3 +94,37 @@ def test_an_endpoint_that_is_killed_under_load_costs_no_request(folders, connect
         for caller in callers:
             caller.result(60)  # raises what a call failed with
         assert Counter(answers)[2.0] <= CALLERS  # on their way when the server died
+
+
+def test_a_frozen_endpoint_costs_the_calls_of_its_first_second(folders):
+    """It still accepts connections, as its kernel does that."""
+    commands = [server_process.model_server(str(folder)) for folder in folders]
+    model = model_dir.load(folders[0])
+    endpoints = [f"127.0.0.1:{port}" for _, port in commands]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(server_process.running(*command, folders[0])) for command in commands]
+        predictor = stack.enter_context(contextlib.closing(RemotePredictor(endpoints, model.feeds, model.fetches)))
+
+        def answers(seconds: float) -> list[float]:
+            """Those to calls one after the other, 0 where there was none in time."""
+            found = []
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                try:
+                    found.append(float(predictor.predict({"x": X}, deadline=Deadline.after(1.5))["y"][0, 0]))
+                except DeadlineExceeded:
+                    found.append(0.0)
+            return found
+
+        assert set(answers(0.5)) == {2.0, 3.0}
+        servers[0].process.send_signal(signal.SIGSTOP)
+        try:
+            counts = Counter(answers(5))
+            assert counts[0.0] == 1
+            assert counts[3.0] > 50
+            with ThreadPoolExecutor(CALLERS) as pool:  # when it is tried again, one call does, or two at one moment
+                counts = Counter(answer for found in pool.map(answers, [3.0] * CALLERS) for answer in found)
+            assert 1 <= counts[0.0] <= 2
+        finally:
+            servers[0].process.send_signal(signal.SIGCONT)
+        wait_until(lambda: 2.0 in answers(0.5))

@@ -6,7 +6,6 @@ import itertools
 import logging
 import math
 import re
-import time
 from collections.abc import Mapping, Sequence
 
 from ocr_serving import request_id
@@ -22,6 +21,7 @@ from ocr_serving.errors import (
     UpstreamUnavailable,
 )
 from ocr_serving.predictor.channel import Channel
+from ocr_serving.predictor.liveness import Liveness
 from ocr_serving.wire import compression, frame, messages, meta
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.frame import Frame
@@ -35,8 +35,6 @@ RPC_SECONDS = 200.0
 """The original client's time for a call that has no deadline of its own."""
 TRIES = 3
 """The original client's: one and two retries, after broken connections only. Running a model twice does no harm."""
-SHUN_SECONDS = 5.0
-"""How long an address that could not be reached is asked last."""
 _FIRST_CORRELATION_ID = 0x2_0000_0002
 """The original client's first; any 64-bit number will do."""
 
@@ -58,7 +56,7 @@ _LONGEST_TEXT = 500
 
 
 class Upstream:
-    """The servers of one model. Calls go to each in turn, and past those that are dead. Thread-safe."""
+    """The servers of one model. Calls go to each in turn, and past those that are dead or silent. Thread-safe."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         """Know where the servers are; nothing is connected before the first call.
@@ -69,7 +67,7 @@ class Upstream:
         if not addresses:
             raise ConfigError("A model server needs an address, for example 127.0.0.1:9293.")
         self._channels = [Channel(address) for address in addresses]
-        self._shunned_until = dict.fromkeys(self._channels, 0.0)
+        self._liveness = {channel: Liveness() for channel in self._channels}
         self._turn = itertools.count()
         self._correlation_ids = itertools.count(_FIRST_CORRELATION_ID)
 
@@ -119,10 +117,10 @@ class Upstream:
             if channel in unreachable:
                 continue
             try:
-                answer = channel.call(request, correlation_id, deadline)
+                with self._liveness[channel].watched():
+                    answer = channel.call(request, correlation_id, deadline)
             except OSError as error:
                 logger.info("%s: %s", channel.address, error)
-                self._shunned_until[channel] = time.monotonic() + SHUN_SECONDS
                 if not isinstance(error, ConnectionError):  # no route, no such host, connecting takes too long
                     unreachable.add(channel)
                 continue
@@ -138,9 +136,8 @@ class Upstream:
     def _candidates(self) -> list[Channel]:
         """Whom to try, one after the other."""
         first = next(self._turn) % len(self._channels)
-        now = time.monotonic()
         in_turn = self._channels[first:] + self._channels[:first]
-        return sorted(in_turn, key=lambda channel: self._shunned_until[channel] > now)
+        return sorted(in_turn, key=lambda channel: self._liveness[channel].is_doubtful())
 
 
 def _error(response: RpcResponseMeta, address: str) -> OcrServingError:

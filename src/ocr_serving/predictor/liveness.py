@@ -1,0 +1,62 @@
+"""Whether a server is worth asking, as far as the calls to it tell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ocr_serving.errors import DeadlineExceeded
+
+SHUN_SECONDS = 5.0
+"""How long a server is asked last that could not be reached, or left a call without an answer."""
+SILENT_SECONDS = 1.0
+"""A server that has answered nothing for so long, though calls wait, is asked last: it may be frozen, and a frozen one
+still accepts connections. If it only computes for so long, another one has more time."""
+
+
+class Liveness:
+    """What the calls to one server have shown. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting = 0  # calls
+        self._heard = 0.0  # when it last answered, or when the first of the waiting calls began
+        self._failed = False  # the last call that ended had no answer
+        self._shunned_until = 0.0
+
+    def is_doubtful(self) -> bool:
+        """Whether it should be asked last. While one call tries a server that failed, no other should."""
+        now = time.monotonic()
+        with self._lock:
+            silent = self._failed or now - self._heard > SILENT_SECONDS
+            return now < self._shunned_until or (self._waiting > 0 and silent)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Learn from the call that is the block; an answer that is an error is an answer."""
+        with self._lock:
+            if not self._waiting:
+                self._heard = time.monotonic()
+            self._waiting += 1
+        answered: bool | None = None  # tells nothing
+        try:
+            yield
+            answered = True
+        except (OSError, DeadlineExceeded) as error:
+            # Who gives a call little time learns nothing from its end.
+            if isinstance(error, OSError) or time.monotonic() - self._heard > SILENT_SECONDS:
+                answered = False
+            raise
+        finally:
+            self._ended(answered)
+
+    def _ended(self, answered: bool | None) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._waiting -= 1
+            if answered:
+                self._heard, self._failed, self._shunned_until = now, False, 0.0
+            elif answered is False:
+                self._failed, self._shunned_until = True, now + SHUN_SECONDS

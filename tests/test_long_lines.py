@@ -51,6 +51,20 @@ def test_pieces_that_read_the_same_are_joined_to_what_the_whole_would_read(data,
     assert text_of(index) == text_of(line)
 
 
+def test_a_piece_may_say_the_same_two_steps_off():
+    """A step late, and as much again where two places are rounded apart."""
+    line = np.random.default_rng(0).integers(0, 6, 760, np.int32)
+    step = 7 * 8 / 48
+    parts = long_lines.pieces(round(len(line) * step), 7, LONGEST_LINE, 48)
+    steps = []
+    for part, late in zip(parts, (0, 0, 1), strict=True):
+        read = np.zeros(LONGEST_LINE // 8, np.int32)
+        seen = line[round(part.start / step) + late :][: len(read)]
+        read[: len(seen)] = seen
+        steps.append((read, np.ones(len(read), np.float32)))
+    assert text_of(long_lines.join(steps, parts, step)[0]) == text_of(line)
+
+
 def text_of(classes):
     return ctc_decode(classes, np.ones(len(classes), np.float32), LETTERS).text
 

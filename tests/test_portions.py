@@ -10,7 +10,7 @@ cores = st.integers(1, 64)
 
 
 def shared_out(line_widths, threads, most=2000):
-    found = batches(line_widths, Settings(threads=threads))
+    found = batches(line_widths, Settings(), threads)
     return list(portions(found, threads, lambda: most))
 
 

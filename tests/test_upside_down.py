@@ -7,7 +7,7 @@ import zoo_models
 
 from ocr_serving import samples, upside_down
 from ocr_serving.detection import Detector
-from ocr_serving.errors import EngineFailed
+from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
@@ -76,14 +76,15 @@ def test_a_line_turned_by_half_is_believed_if_it_reads_much_better(score, of_tur
     assert not is_turned
 
 
-def test_a_page_that_cannot_be_read_again_is_answered_as_it_was_read():
+@pytest.mark.parametrize("error", [BadUpstream, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable])
+def test_a_page_that_cannot_be_read_again_is_answered_as_it_was_read(error):
     class ReadsOnce:
         calls = 0
 
         def recognize(self, crops, deadline=None):
             self.calls += 1
             if self.calls > 1:
-                raise EngineFailed("It broke.")
+                raise error("It broke.")
             return lines(*[0.6] * len(crops))
 
     det = Detector(zoo_models.predictor("ocr_det"), Settings())

@@ -16,8 +16,9 @@ from ocr_serving.tiling import Window, windows
 
 OVERLAP = 8
 """Of two pieces, in heights of the line: half a dozen Chinese characters, a dozen Latin ones."""
-SHIFTS = (0, -1, 1)
-"""Time steps by which a piece may say the same earlier or later: it begins at a whole pixel, not at a whole step."""
+SHIFTS = (0, -1, 1, -2, 2)
+"""Time steps by which a piece may say the same earlier or later: it begins at a whole pixel, not at a whole step, and
+is read up to a step late."""
 
 Steps = tuple[NDArray[np.integer], NDArray[np.float32]]
 """Class index (t,) and its probability (t,) of each time step."""

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, OcrServingError
+from ocr_serving.errors import (
+    BadUpstream,
+    DeadlineExceeded,
+    EngineFailed,
+    OcrServingError,
+    Overloaded,
+    UpstreamUnavailable,
+)
 from ocr_serving.geometry import Image, Quads, crops
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
@@ -104,7 +111,7 @@ class Pipeline:
         """The lines of a page that may lie upside down, as they are best read; as they were if they cannot be again."""
         try:
             again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
-        except (EngineFailed, BadUpstream, DeadlineExceeded) as error:
+        except (EngineFailed, BadUpstream, DeadlineExceeded, Overloaded, UpstreamUnavailable) as error:
             logger.info("A page was not read upside down, too: %s", error)
             return quads, lines
         lines, is_turned = upside_down.better(lines, again)

@@ -38,17 +38,17 @@ class Batch:
         return self.width * len(self.indices)
 
 
-def batches(widths: Sequence[int], settings: Settings) -> Iterator[Batch]:
+def batches(widths: Sequence[int], settings: Settings, cores: int) -> Iterator[Batch]:
     """Batches of 1, 2, 4, ... crops up to what is worth it, out of the crops' input widths.
 
-    On a CPU, that is also no more than the share of one core: few lines would else leave the others idle.
+    On a CPU, that is also no more than the share of one of the cores: few lines would else leave the others idle.
     """
     by_width: dict[int, list[int]] = defaultdict(list)
     for i, width in enumerate(widths):
         by_width[width].append(i)
     batch_width = sys.maxsize
     if settings.device == "cpu":
-        batch_width = min(CPU_BATCH_WIDTH, sum(widths) // settings.inference_threads)
+        batch_width = min(CPU_BATCH_WIDTH, sum(widths) // cores)
     for width, indices in by_width.items():
         most = max(1, min(settings.rec_batch, batch_width // width))
         while indices:

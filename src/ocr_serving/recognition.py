@@ -138,7 +138,7 @@ class Recognizer:
         No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
         widths = [self._width(crop, self._settings.rec_squeeze) for crop in crops]
-        left = portions(batches(widths, self._settings), self._cores, self._portion_width)
+        left = portions(batches(widths, self._settings, self._cores), self._cores, self._portion_width)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         runs: dict[Future[list[Line]], list[int]] = {}
         with self._lock:

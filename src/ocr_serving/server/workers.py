@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ocr_serving.errors import Overloaded, ShuttingDown
 
@@ -65,9 +65,14 @@ class Workers:
                 raise Overloaded(f"The server has {self.room} unanswered requests, its limit; try again.")
             self._accepted += 1
         held = [job]
-        future = self._executor.submit(lambda: held.pop()())
+        try:
+            future = self._executor.submit(lambda: held.pop()())
+        except RuntimeError:  # no thread can be started; the executor keeps the job, and fails on it later
+            held.clear()
+            self._leave()
+            raise
         future.add_done_callback(lambda _: held.clear())  # the executor keeps a cancelled job, but not its request
-        future.add_done_callback(self._leave)
+        future.add_done_callback(lambda _: self._leave())
         return future
 
     def drain(self, seconds: float) -> bool:
@@ -76,7 +81,7 @@ class Workers:
             self._draining = True
             return self._changed.wait_for(lambda: self._accepted == 0, seconds)
 
-    def _leave(self, _: Future[Any]) -> None:
+    def _leave(self) -> None:
         with self._changed:
             self._accepted -= 1
             self._changed.notify_all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
-STAGES = ("queue", "parse", "decode", "det", "crop", "rec", "encode")
+Stage = Literal["queue", "parse", "decode", "det", "crop", "rec", "encode"]
 """In the order that a request meets them: waiting for its turn, JSON and base64, the image files, the pipeline's three,
 the answer's JSON. The same names are in Server-Timing, metrics and logs."""
 
@@ -22,7 +23,7 @@ class Timings:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: Stage) -> Iterator[None]:
         """The block is that stage, also where it fails."""
         begin = time.monotonic()
         try:

@@ -13,6 +13,7 @@ from ocr_serving import image
 from ocr_serving.cores import usable_cores
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
+from ocr_serving.server.metrics import CONTENT_TYPE
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange, openapi, request_form
 from ocr_serving.web.admission import Admission
@@ -20,7 +21,7 @@ from ocr_serving.web.api_keys import ApiKeys
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.exchange import Exchange, Exchanges
 from ocr_serving.web.gate import Gate
-from ocr_serving.web.metrics import CONTENT_TYPE, Metrics
+from ocr_serving.web.metrics import Metrics
 from ocr_serving.web.openapi import LIVE, METRICS, OPENAPI, READY
 from ocr_serving.web.readiness import Readiness
 from ocr_serving.web.services import Service, wanted_outputs

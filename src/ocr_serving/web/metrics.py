@@ -13,7 +13,6 @@ from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.gate import Gate
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -61,7 +60,7 @@ class Metrics:
         self._registry.register(_Backends(backends))
 
     def page(self) -> bytes:
-        """All of them in Prometheus's text form (CONTENT_TYPE)."""
+        """All of them in Prometheus's text form (server.metrics.CONTENT_TYPE)."""
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, what: str, buckets: Sequence[float], label: str) -> Histogram:

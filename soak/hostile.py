@@ -66,7 +66,7 @@ def files() -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Name -> a small file whose header asks for a large picture."""
+    """Name -> a small file whose header asks for a large picture, or for one in tiny parts."""
     rows = zlib.compress(bytes(8000 * 1001), 9)
     header = struct.pack(">IIBBBBB", 8000, 8000, 1, 0, 0, 0, 0)
     chunks = (
@@ -94,6 +94,7 @@ def bombs() -> dict[str, bytes]:
         + struct.pack("<IHHI", 54, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6),
         "GIF of 65535 x 65535, 500 frames": gif + image * 500 + b";",
+        "JPEG 2000 of 5000 x 5000 in blocks of 4 x 4": image_files.jpeg_2000(5000).replace(b"\5\4\4", b"\5\0\0"),
     }
 
 

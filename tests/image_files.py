@@ -34,6 +34,14 @@ def encoded(extension: str, image: np.ndarray, *options: int) -> bytes:
     return data.tobytes()
 
 
+def jpeg_2000(side: int, **options: object) -> bytes:
+    """A codestream that announces a grey picture of this many pixels a side, of which it holds a few."""
+    data = bytearray(saved(Image.new("L", (250, 250)), "JPEG2000", no_jp2=True, **options))
+    for place in (8, 24):  # of the picture, of a tile
+        data[place : place + 8] = struct.pack(">II", side, side)
+    return bytes(data)
+
+
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

@@ -96,14 +96,6 @@ def test_jpeg_2000_in_tiny_tiles_is_refused():
         image.decode(bytes(stream), LIMIT)
 
 
-def jpeg_2000(side, **options):
-    """A codestream that announces a grey picture of this many pixels a side, of which it holds a few."""
-    data = bytearray(image_files.saved(Image.new("L", (250, 250)), "JPEG2000", no_jp2=True, **options))
-    for place in (8, 24):  # of the picture, of a tile
-        data[place : place + 8] = struct.pack(">II", side, side)
-    return bytes(data)
-
-
 @pytest.mark.parametrize(
     ("options", "ordinary", "hostile"),
     [
@@ -115,7 +107,7 @@ def jpeg_2000(side, **options):
 )
 def test_jpeg_2000_divided_finely_is_refused(options, ordinary, hostile):
     """The decoder keeps 500 bytes for each of a picture's parts, so 150 bytes could take gigabytes."""
-    data = jpeg_2000(5000, **options)
+    data = image_files.jpeg_2000(5000, **options)
     assert image_header.size(data) == (5000, 5000)
     assert data.count(ordinary) == 1
     with pytest.raises(BadInput):
@@ -123,7 +115,7 @@ def test_jpeg_2000_divided_finely_is_refused(options, ordinary, hostile):
 
 
 def test_a_later_part_of_jpeg_2000_counts_too():
-    data = jpeg_2000(5000)
+    data = image_files.jpeg_2000(5000)
     cod = data[data.index(b"\xff\x52") :][:14].replace(b"\x05\x04\x04", b"\x05\x00\x00")
     at = data.index(b"\xff\x93")  # the end of a tile-part's header
     assert image_header.size(data[:at] + cod + data[at:]) is None

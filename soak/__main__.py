@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 import traceback
@@ -135,7 +136,7 @@ def write(findings: Mapping[str, Row]) -> None:
     rows = []
     for scenario in SCENARIOS:
         if row := findings.get(scenario.id):
-            cells = scenario.id, scenario.done, row.figure + FORMS[row.form], _WORDS[row.passed]
+            cells = scenario.id, scenario.done, _in_words(row.figure) + FORMS[row.form], _WORDS[row.passed]
             rows.append(f"| {' | '.join(cells)} | {row.commit}, {row.date} |")
     machine = result.machine()
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
@@ -156,6 +157,12 @@ Machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, 
         + "\n",
         encoding="utf-8",
     )
+
+
+def _in_words(figure: str) -> str:
+    """A figure without Python's ways of writing lists and truths."""
+    plain = re.sub(r"[\[\]{}']", "", figure)
+    return re.sub(r"\bTrue\b", "yes", re.sub(r"\bFalse\b", "no", plain))
 
 
 def _parser() -> argparse.ArgumentParser:

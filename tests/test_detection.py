@@ -153,6 +153,22 @@ def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half()
     assert np.ptp(shrunk) <= 1, "a third of each pixel is white"
 
 
+@pytest.mark.parametrize(("width", "height"), [(3, 100), (100, 3), (90, 90), (1, 1)])
+def test_boxes_of_a_small_image_are_inside_it(width, height):
+    """The border around it is det's alone; here all that det sees is text."""
+
+    class Everything(MapPredictor):
+        def predict(self, feed, fetch=(), deadline=None):
+            _, rows, columns, _ = feed["x"].shape
+            return {"det_logits": np.full((1, 1, rows, columns), 5, np.float32)}
+
+    quads = (
+        detection.Detector(Everything(), Settings(det_min_side=0)).detect(np.zeros((height, width, 3), np.uint8)).quads
+    )
+    assert quads.min(initial=0) >= 0
+    assert (quads.reshape(-1, 2) <= (width - 1, height - 1)).all()
+
+
 def test_specks_and_faint_boxes_are_dropped():
     assert len(detect(kernels((10, 10, 2, 2))).quads) == 0
     image = kernels((100, 100, 200, 24))

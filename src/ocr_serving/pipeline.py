@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
-from ocr_serving.detection import Detector
+from ocr_serving.detection import SMALL, Detector
 from ocr_serving.errors import (
     BadUpstream,
     DeadlineExceeded,
@@ -24,6 +24,9 @@ from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 
 logger = logging.getLogger(__name__)
+
+WHOLE_SCORE = 0.8
+"""Least rec score of a small image in which det found no text, read as one line: its letters may fill it."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,18 @@ class Pipeline:
         timings = timings or Timings()
         with timings.stage("det"):
             quads = self._detector.detect(image, deadline).quads
+        whole = not len(quads) and min(image.shape[:2]) < SMALL
+        if whole:
+            height, width = image.shape[:2]
+            quads = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float32)
         with timings.stage("crop"):
             pictures = crops(image, quads)
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
             if upside_down.is_likely(lines):
                 quads, lines = self._read_turned(quads, lines, pictures, deadline)
-        kept = [i for i, line in enumerate(lines) if line.text and line.score >= self._min_score]
+        least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
+        kept = [i for i, line in enumerate(lines) if line.text and line.score >= least]
         return Page(
             quads[kept],
             tuple(lines[i] for i in kept),

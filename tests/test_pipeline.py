@@ -1,0 +1,40 @@
+"""Det, crops and rec together, on small images: words and lines that were cut out."""
+
+import cv2
+import numpy as np
+import pytest
+import zoo_models
+
+from ocr_serving.detection import Detector
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import Recognizer
+from ocr_serving.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    rec = zoo_models.predictor("ocr_rec")
+    det = Detector(zoo_models.predictor("ocr_det"), Settings())
+    return Pipeline(det, Recognizer(rec, rec.model.characters, 48, Settings()), Settings().rec_min_score)
+
+
+def cut_out(text, size, margin):
+    """The text, dark on light, with so many pixels around its letters."""
+    picture = np.full((3 * size, 2 * size * len(text), 3), 225, np.uint8)
+    cv2.putText(picture, text, (size, 2 * size), (40, 30, 30), cv2.FontFace("sans"), size)
+    x, y, width, height = cv2.boundingRect((picture[..., 0] < 200).astype(np.uint8))
+    return np.ascontiguousarray(picture[y - margin : y + height + margin, x - margin : x + width + margin])
+
+
+@pytest.mark.parametrize("text", ["Garden", "Platform 3", "1998", "total: 86.50", "7"])
+@pytest.mark.parametrize(("size", "margin"), [(24, 0), (48, 2)])
+def test_letters_may_touch_the_edge(text, size, margin, pipeline):
+    assert [found.replace(" ", "") for found in pipeline.run(cut_out(text, size, margin)).texts] == [
+        text.replace(" ", "")
+    ]
+
+
+def test_a_small_image_without_text_has_none(pipeline):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 120, 3), np.uint8)
+    for image in (np.full((40, 120, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8), noise):
+        assert pipeline.run(image).texts == ()

@@ -57,9 +57,15 @@ class Doubler(Predictor):
 
 
 @contextlib.contextmanager
-def serving(predictor: Doubler, threads: int = 4, limits: Limits | None = None, port: int = 0) -> Iterator[ModelServer]:
+def serving(
+    predictor: Doubler,
+    threads: int = 4,
+    limits: Limits | None = None,
+    port: int = 0,
+    feeds: tuple[Variable, ...] = FEEDS,
+) -> Iterator[ModelServer]:
     """A model server in this process; its address is the value's."""
-    service = ModelService({"doubler": ServedModel(predictor, FEEDS, FETCHES)})
+    service = ModelService({"doubler": ServedModel(predictor, feeds, FETCHES)})
     server = ModelServer(service, endpoint.bind("127.0.0.1", port), threads, limits)
     server.start()
     try:

@@ -218,12 +218,13 @@ def test_a_deadline_spent_in_the_line_costs_no_inference(doubler):
     assert doubler.calls == 1
 
 
-def test_a_client_that_never_reads_holds_up_nobody_and_is_cut_off(doubler):
-    limits = Limits(send_seconds=0.5)
+@pytest.mark.parametrize("pipelined", [32, 1])
+def test_a_client_that_never_reads_holds_up_nobody_and_is_cut_off(doubler, pipelined):
+    limits = Limits(send_seconds=0.5, pipelined=pipelined)
     with serving(doubler, threads=1, limits=limits) as server, connect(server.address) as deaf:
         large = [Tensor("x", "image", np.zeros((1, 4_000_000), np.float32))]
-        for i in range(3):
-            deaf.sendall(b"".join(frame.encode(meta.for_request(i), messages.encode_request(large))))
+        deaf.sendall(b"".join(frame.encode(meta.for_request(1), messages.encode_request(large))))
+        deaf.sendall(request(2, 5) + request(3, 5))  # allowed one, the reader waits with the next
         assert_alive(server)
         wait_until(lambda: not server._open)
 

@@ -170,10 +170,19 @@ def test_boxes_of_a_small_image_are_inside_it(width, height):
 
 
 def test_specks_and_faint_boxes_are_dropped():
-    assert len(detect(kernels((10, 10, 2, 2))).quads) == 0
+    for side in (2, 3):
+        speck = kernels((10, 10, side, side), size=(320, 640))  # det sees it in this size
+        assert len(detect(speck).quads) == 0
     image = kernels((100, 100, 200, 24))
     image[100:124:2, 100:300] = 0  # stripes: half of the kernel's pixels are not text
     assert len(detect(image).quads) == 0
+
+
+def test_boxes_of_text_at_the_edges_end_there():
+    quads = detect(kernels((0, 100, 200, 24), (440, 200, 200, 24), (200, 0, 200, 24), (200, 376, 200, 24))).quads
+    assert len(quads) == 4
+    assert quads.min(axis=(0, 1)).tolist() == [0, 0]
+    assert quads.max(axis=(0, 1)).tolist() == [639, 399]
 
 
 def test_more_boxes_than_accepted_are_refused_not_dropped():

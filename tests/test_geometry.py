@@ -66,6 +66,19 @@ def test_crop_of_any_quad_is_a_picture(values):
     assert min(crop.shape) >= 1
 
 
+BEYOND = {
+    "left and top": quad_at(-3, -3),
+    "right and bottom": quad_at(53, 31),
+    "narrow at the foot": np.array([[10, 20], [60, 20], [60, 40], [40, 40]], np.float32),
+}
+
+
+@pytest.mark.parametrize("where", BEYOND)
+def test_a_crop_goes_on_beyond_the_edge_as_the_image_ends_there(where):
+    image = np.full((40, 60, 3), 255, np.uint8)
+    assert geometry.crop(image, BEYOND[where]).min() == 255
+
+
 @given(st.permutations(range(4)), st.floats(-30, 30))
 def test_points_come_out_clockwise_from_top_left(order, degrees):
     corners = cv2.boxPoints(((300, 200), (200, 40), degrees))
@@ -97,6 +110,23 @@ def test_reading_order_depends_on_neither_size_nor_tilt(scale, degrees, seed):
     shuffled = np.random.default_rng(seed).permutation(len(RECEIPT))
     quads = turned(RECEIPT, degrees, scale)[shuffled]
     assert shuffled[geometry.reading_order(quads)].tolist() == [*range(len(RECEIPT))]
+
+
+def test_reading_order_levels_a_page_by_its_long_boxes():
+    """Those of single characters are as broad as high, and say nothing of its tilt."""
+    page = np.stack(
+        [quad for y in (0, 40, 80) for quad in (quad_at(20, y, 200, 24), *(quad_at(x, y) for x in (300, 340, 380)))]
+    )
+    quads = turned(page, 12, 1)
+    for i, centre in enumerate(quads.mean(axis=1)):
+        if i % 4:
+            quads[i] = quad_at(*(centre - 8), 16, 16)
+    assert geometry.reading_order(quads).tolist() == [*range(12)]
+
+
+def test_reading_order_keeps_small_print_apart_from_a_tall_heading_beside_it():
+    above, heading, below = quad_at(420, 15), quad_at(100, 20, 300, 60), quad_at(0, 73)
+    assert geometry.reading_order(np.stack([heading, below, above])).tolist() == [2, 0, 1]
 
 
 def test_reading_order_sorts_a_line_of_many_boxes():

@@ -36,6 +36,14 @@ def test_no_portion_but_the_last_is_too_short_for_its_call():
     assert all(sum(batch.pixels for batch in portion) >= 50 for portion in calls[:-1])
 
 
+@pytest.mark.parametrize("threads", [3, 4, 8])
+def test_all_cores_end_at_about_the_same_time(threads):
+    busy = [0] * threads
+    for portion in portions([Batch(10, [i]) for i in range(400)], threads, lambda: 2000):
+        busy[busy.index(min(busy))] += sum(batch.pixels for batch in portion)
+    assert max(busy) - min(busy) <= 200
+
+
 def test_portions_become_smaller_as_soon_as_they_are_to():
     most = [2000]
     found = portions([Batch(1000, [i]) for i in range(40)], 2, lambda: most[0])

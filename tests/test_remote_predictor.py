@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES, FEEDS, FETCHES, Doubler, numbers, remote, serving
+from rpc_peers import CAPTURES, FEEDS, FETCHES, Doubler, numbers, remote, serving, wait_until
 from scripted_peer import answer_with, error_with, joined, peer
 
 from ocr_serving.deadline import Deadline
@@ -59,6 +59,19 @@ def test_more_feeds_than_a_request_may_bring_are_several_requests():
     assert [answer["out"].item() for answer in answers] == [2 * n for n in range(600)]
 
 
+def test_feeds_of_several_inputs_stay_together():
+    class Adder(Doubler):
+        def predict(self, feed, fetch=(), deadline=None):
+            return {"out": feed["image"] + feed["more"]}
+
+    feeds = (*FEEDS, Variable("y", "more", 1, (2,)))
+    with serving(Adder(), feeds=feeds) as server:
+        client = RemotePredictor(server.address, feeds, FETCHES[:1])
+        with contextlib.closing(client):
+            answers = client.predict_each([{"image": numbers(n), "more": numbers(10 * n)} for n in (1, 2, 3)], ["out"])
+    assert [answer["out"].item() for answer in answers] == [11, 22, 33]
+
+
 def test_an_answer_to_fewer_runs_than_were_asked_for_is_damaged():
     with peer(answer_with(OUT)) as server, remote(server.address) as client, pytest.raises(BadUpstream, match="1 of 2"):
         client.predict_each([IMAGE, IMAGE], ["out"])
@@ -104,6 +117,24 @@ def test_a_deadline_travels_with_the_request():
     assert not second.HasField("timeout_ms")
 
 
+def test_a_deadline_beyond_all_numbers_of_the_wire_travels_as_the_largest():
+    with peer(answer_with(OUT)) as server, remote(server.address) as client:
+        client.predict(IMAGE, deadline=Deadline.after(1e9))
+    assert server.requests[0].meta.request.timeout_ms == 2**31 - 1
+
+
+def test_less_than_a_millisecond_does_not_travel_as_0_which_means_no_end():
+    with peer(answer_with(OUT)) as server, remote(server.address) as client:
+
+        def sent_in_time():
+            with contextlib.suppress(DeadlineExceeded):
+                client.predict(IMAGE, deadline=Deadline.after(0.0009))
+            return server.requests
+
+        wait_until(sent_in_time)
+    assert {request.meta.request.timeout_ms for request in server.requests} == {1}
+
+
 def test_a_genuine_gzipped_answer_is_understood():
     with peer(lambda *_: GENUINE_ANSWER) as server, remote(server.address) as client:
         client._upstream._correlation_ids = itertools.count(7)  # the request that the capture answers
@@ -131,6 +162,15 @@ def test_error_codes_become_our_errors(code, error):
         assert "10.0.0.1" not in str(raised.value)
         assert type(raised.value) is error
         assert len(server.requests) == 1
+
+
+def test_of_a_very_long_error_text_the_beginning_is_passed_on():
+    with (
+        peer(error_with(1003, "Wrong. " + 10**6 * "x")) as server,
+        remote(server.address) as client,
+        pytest.raises(BadInput, match=r"^Wrong\. x{400,500}$"),
+    ):
+        client.predict(IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,15 @@ def test_a_line_that_fails_when_turned_stays_as_it_was_read():
     assert chosen[2] is first[2]
 
 
+@pytest.mark.parametrize(("size", "order"), [((200, 20), [1, 0]), ((20, 200), [0, 1])], ids=["lines", "columns"])
+def test_lines_of_a_turned_page_read_from_its_foot_and_columns_from_the_left(size, order):
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * size
+    quads, read = np.stack([corners, corners + size]), [Line("first", 1, 1), Line("second", 1, 1)]
+    in_order, as_read = upside_down.in_order(quads, read)
+    np.testing.assert_array_equal(in_order, quads[order])
+    assert as_read == [read[i] for i in order]
+
+
 def test_on_a_page_that_lies_upside_down_numbers_are_read_so_too():
     lines_as_they_lie, turned = lines(0.5, 0.6, 0.97), lines(0.98, 0.97, 0.95)
     assert upside_down.better(lines_as_they_lie, turned) == (turned, True)

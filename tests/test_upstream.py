@@ -17,6 +17,7 @@ from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import DeadlineExceeded, UpstreamUnavailable
 from ocr_serving.model_dir import Variable
+from ocr_serving.predictor import channel
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.wire.tensor import Tensor
 
@@ -47,6 +48,21 @@ def test_nobody_there_is_said_at_once_with_the_address():
     with remote(address) as client, pytest.raises(UpstreamUnavailable, match=f"No model server answers at {address}"):
         client.predict(IMAGE, deadline=Deadline.after(30))
     assert time.monotonic() - began < 1
+
+
+def test_a_host_that_never_takes_the_connection_costs_its_time_once(monkeypatch):
+    monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.3)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # more than it lets wait
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        client = stack.enter_context(remote(endpoint.of_socket(full)))
+        began = time.monotonic()
+        with pytest.raises(UpstreamUnavailable):
+            client.predict(IMAGE, deadline=Deadline.after(30))
+        assert 0.3 <= time.monotonic() - began < 0.75
 
 
 def test_an_unknown_host_is_unavailable():

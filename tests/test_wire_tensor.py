@@ -70,6 +70,15 @@ def test_floats_sent_one_by_one(count):
     np.testing.assert_array_equal(PackedTensor.parse(memoryview(elements + rest)).unpack(), values, strict=True)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_offsets_sent_one_by_one_beside_an_array(dtype):
+    array = np.array([1, 2, 3], dtype)
+    offsets = bytes(byte for i in range(100) for byte in (12 << 3, i))
+    received = PackedTensor.parse(memoryview(b"".join(Tensor("x", "x", array).encode()) + offsets))
+    assert list(received.lod) == [*range(100)]
+    np.testing.assert_array_equal(received.unpack(), array, strict=True)
+
+
 def test_floats_in_several_pieces():
     pieces = pb.Tensor(float_data=[1, 2]), pb.Tensor(elem_type=1, shape=[3]), pb.Tensor(float_data=[3])
     tensor = PackedTensor.parse(memoryview(b"".join(piece.SerializeToString() for piece in pieces)))

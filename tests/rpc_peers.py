@@ -20,8 +20,9 @@ from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.server.limits import Limits
 from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.service import ModelService, ServedModel
-from ocr_serving.wire import frame
+from ocr_serving.wire import frame, messages, meta
 from ocr_serving.wire.frame import Frame
+from ocr_serving.wire.tensor import Tensor
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 """Bytes that genuine Paddle Serving 0.9 clients and a genuine brpc 1.0 server sent."""
@@ -86,6 +87,18 @@ def connect(address: str) -> socket.socket:
 
 def read_frame(sock: socket.socket) -> Frame | None:
     return frame.read(sock.recv_into)
+
+
+def request(correlation_id: int, *values: float, timeout_ms: int | None = None) -> bytes:
+    """A bRPC frame that asks a Doubler for twice the values."""
+    payload = messages.encode_request([Tensor("x", "image", numbers(*values))], ["out"])
+    return b"".join(frame.encode(meta.for_request(correlation_id, timeout_ms), payload))
+
+
+def values(answer: Frame) -> list[float]:
+    """What a Doubler answered."""
+    [output] = messages.decode_response(answer.message()).outputs
+    return output.tensors[0].unpack().ravel().tolist()
 
 
 def frame_of(data: bytes) -> Frame:

@@ -1,6 +1,7 @@
 """The model server's bRPC side over real sockets: genuine requests, several at once, and clients that misbehave."""
 
 import contextlib
+import gzip
 import socket
 import struct
 import threading
@@ -9,7 +10,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from rpc_peers import CAPTURES, connect, frame_of, numbers, read_frame, remote, serving, wait_until
+from http_peers import assert_alive, get
+from rpc_peers import CAPTURES, connect, frame_of, numbers, read_frame, remote, request, serving, values, wait_until
 
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import compression, frame, messages, meta
@@ -17,23 +19,8 @@ from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.tensor import Tensor
 
 
-def request(correlation_id, *values, fetch=("out",), timeout_ms=None):
-    tensors = [Tensor("x", "image", numbers(*values))]
-    return b"".join(frame.encode(meta.for_request(correlation_id, timeout_ms), messages.encode_request(tensors, fetch)))
-
-
-def values(answer):
-    [output] = messages.decode_response(answer.message()).outputs
-    return output.tensors[0].unpack().ravel().tolist()
-
-
 def genuine(name):
     return (CAPTURES / "brpc" / f"{name}.bin").read_bytes()
-
-
-def assert_alive(server):
-    with remote(server.address) as client:
-        assert client.predict({"image": numbers(1, 2)})["out"].tolist() == [[2, 4]]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +54,16 @@ def test_genuine_errors_byte_for_byte(server, name):
     expected.meta.response.error_text = expected.meta.response.error_text.replace("127.0.0.1:19555", server.address)
     assert answer.meta.SerializeToString() == expected.meta.SerializeToString()
     assert not answer.payload
+
+
+def test_a_bomb_is_refused_with_the_limit(doubler):
+    packed = meta.for_request(3)
+    packed.compress_type = compression.GZIP
+    bomb = b"".join(frame.encode(packed, [gzip.compress(bytes(1_000_000))]))
+    with serving(doubler, limits=Limits(body_bytes=20_000)) as server, connect(server.address) as client:
+        client.sendall(bomb)
+        answer = read_frame(client)
+    assert "holds more than the 20000 bytes allowed" in answer.meta.response.error_text
 
 
 def test_no_input_at_all_is_the_callers_fault(server):
@@ -205,6 +202,8 @@ def test_a_full_line_is_said_at_once(doubler):
         assert "3 unanswered requests" in refused.meta.response.error_text
         doubler.release.set()
         assert {read_frame(client).meta.correlation_id for _ in range(3)} == {1, 2, 3}
+        page = get(server, "/brpc_metrics").text
+    assert 'pd_query_request_failure_total{code="OVERLOADED",protocol="brpc"} 1.0' in page
 
 
 def test_a_deadline_spent_in_the_line_costs_no_inference(doubler):
@@ -239,9 +238,11 @@ def test_idle_connections_are_closed_but_not_while_an_answer_is_due(doubler):
         assert silent.recv(1) == b""
         assert doubler.started.acquire(timeout=10)
         time.sleep(0.5)  # lets the idle time pass; more changes nothing
+        answered = time.monotonic()
         doubler.release.set()
         assert values(read_frame(waiting)) == [-2]
         assert waiting.recv(1) == b""
+        assert time.monotonic() - answered >= 0.3, "the idle time begins with the answer"
 
 
 def test_connections_over_the_limit_are_closed(doubler):

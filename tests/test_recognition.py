@@ -1,5 +1,7 @@
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import golden
 import numpy as np
@@ -172,6 +174,60 @@ def test_a_call_holds_as_many_lines_as_the_model_reads_in_a_moment(model, least,
     assert sum(calls) == 100
 
 
+class Clocked(BrightnessPredictor):
+    """Takes `seconds` for each line by a clock of its own, notes the sizes of calls; a line of 2 waits until released.
+
+    Each thread has a time of its own, as if each ran on a core of its own.
+    """
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.seconds = 0.001
+        self.calls = []
+        self.waits, self.release = threading.Event(), threading.Event()
+        self.clock = threading.local()
+        monkeypatch.setattr(recognition, "time", SimpleNamespace(monotonic=self.now))
+
+    def now(self):
+        return getattr(self.clock, "seconds", 0.0)
+
+    def predict_each(self, feeds, fetch=(), deadline=None):
+        self.calls.append(len(feeds))
+        self.clock.seconds = self.now() + self.seconds * len(feeds)
+        if feeds[0]["x"].flat[0] == 20:
+            self.waits.set()
+            assert self.release.wait(60)
+        return super().predict_each(feeds, fetch, deadline)
+
+    def calls_for(self, read, lines):
+        self.calls.clear()
+        read.recognize([crop(1, 100)] * lines)
+        return self.calls.copy()
+
+
+def test_calls_are_smaller_while_another_image_is_read(monkeypatch):
+    predictor = Clocked(monkeypatch)
+    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=2, rec_batch=1))
+    alone = max(predictor.calls_for(read, 1000))
+    with ThreadPoolExecutor(1) as other:
+        other.submit(read.recognize, [crop(2, 100)])
+        assert predictor.waits.wait(60)
+        crowded = max(predictor.calls_for(read, 1000))
+        predictor.release.set()
+    assert alone > 2 * crowded
+    assert max(predictor.calls_for(read, 1000)) > 2 * crowded
+
+
+def test_a_model_that_becomes_slower_soon_gets_shorter_calls(monkeypatch):
+    predictor = Clocked(monkeypatch)
+    read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=1, rec_batch=1))
+    before = max(predictor.calls_for(read, 2000))
+    predictor.seconds *= 10
+    calls = predictor.calls_for(read, 2000)
+    assert calls[0] > before / 2
+    assert calls[20] < before / 5
+
+
 def test_a_line_need_not_wait_for_all_lines_of_another_image():
     predictor = Slow()
     read = recognition.Recognizer(predictor, LETTERS, 48, Settings(threads=2, rec_batch=1))
@@ -191,13 +247,31 @@ def test_the_time_runs_out_while_lines_are_read():
         read.recognize([crop(1, 100)] * 1000, Deadline.after(0.01))
 
 
+def test_a_request_whose_time_ran_out_asks_the_model_no_more():
+    calls, release = [], threading.Event()
+
+    class Held(BrightnessPredictor):
+        def predict_each(self, feeds, fetch=(), deadline=None):
+            calls.append(len(feeds))
+            assert release.wait(60)
+            return super().predict_each(feeds, fetch, deadline)
+
+    read = recognition.Recognizer(Held(), LETTERS, 48, Settings(threads=1, rec_batch=1))
+    with pytest.raises(DeadlineExceeded):
+        read.recognize([crop(1, 100)] * 1000, Deadline.after(0.05))
+    release.set()
+    read.recognize([crop(1, 100)])
+    assert len(calls) <= 2, "the one under way then, and the next image's"
+
+
 def test_no_crops_no_lines():
     assert recognizer(BrightnessPredictor()).recognize([]) == []
 
 
-def test_a_character_outside_the_dictionary_is_the_models_fault():
+@pytest.mark.parametrize("index", [-1, len(LETTERS)])
+def test_a_character_outside_the_dictionary_is_the_models_fault(index):
     with pytest.raises(BadUpstream):
-        recognizer(BrightnessPredictor()).recognize([crop(9, 100)])
+        recognizer(NarrowSighted(1.0, squeezed=index)).recognize([crop(1, 100)])
 
 
 class NarrowSighted(BrightnessPredictor):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import server_process
+import tiny_model
 from rpc_peers import wait_until
 
 from ocr_serving import endpoint, model_dir, supervisor
@@ -30,9 +31,14 @@ def det(models: Path) -> Path:
     return models / "ocr_det_model"
 
 
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return tiny_model.write(tmp_path / "tiny", 2)
+
+
 @contextlib.contextmanager
-def running(model: Path, port: int) -> Iterator[ModelServerProcess]:
-    server = ModelServerProcess(model, Settings(worker_port=port))
+def running(model: Path, port: int, **settings: object) -> Iterator[ModelServerProcess]:
+    server = ModelServerProcess(model, Settings(worker_port=port, **settings))
     server.start()
     try:
         yield server
@@ -134,6 +140,29 @@ def test_ctrl_c_in_the_terminal_is_left_to_the_owner(det):
         assert os.getpgid(server.pid) != os.getpgid(0)
 
 
+def test_the_child_knows_no_api_key(tiny):
+    """It has no use for them, and its environment can be read for as long as it lives."""
+    with running(tiny, server_process.free_port(), api_keys=("a-secret-key",)) as server:
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+    assert b"OCR_WORKER_PORT=" in environment
+    assert b"a-secret-key" not in environment
+
+
+def test_a_child_that_hangs_is_killed(tiny, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.3)
+    with running(tiny, server_process.free_port()) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        try:
+            stopper.join(20)
+            assert not stopper.is_alive()
+            assert not alive(server.pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server.pid, signal.SIGCONT)  # else the next stop() would hang, too
+
+
 def test_what_the_child_cannot_start_with_is_said_to_the_owner(det, tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         ModelServerProcess(tmp_path / "no_model", Settings(worker_port=server_process.free_port())).start()
@@ -159,3 +188,14 @@ def test_a_crash_loop_is_reported_and_refused_at_once_and_ends(det, monkeypatch)
         wait_until(lambda: server.failure is None)
         server.check()
         predict(client)
+
+
+def test_a_death_now_and_then_is_no_crash_loop(tiny, monkeypatch):
+    monkeypatch.setattr(supervisor, "STEADY_SECONDS", 0)
+    monkeypatch.setattr(supervisor, "LOOP_DEATHS", 2)
+    with running(tiny, server_process.free_port()) as server, client_of(tiny, server.endpoint) as client:
+        for restarts in (1, 2):
+            os.kill(server.pid, signal.SIGKILL)
+            assert client.predict({"x": np.ones((1, tiny_model.SIZE), np.float32)})["y"][0, 0] == 2
+            assert server.restarts == restarts
+            server.check()

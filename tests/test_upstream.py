@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import server_process
-from rpc_peers import Doubler, numbers, remote, serving
+from rpc_peers import Doubler, numbers, remote, serving, wait_until
 from scripted_peer import answer_with, peer
 
 from ocr_serving import endpoint
@@ -135,6 +135,28 @@ def test_a_server_that_stays_silent_costs_the_deadline_once():
         assert time.monotonic() - began < 5
         assert len(server.requests) == 1
         silent.set()
+
+
+def test_a_host_that_takes_no_connection_in_time_costs_the_deadline():
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        socket.create_connection(listener.getsockname()),  # nobody takes it, and no other one has room beside it
+        remote(endpoint.of_socket(listener)) as client,
+        pytest.raises(DeadlineExceeded, match="could be called"),
+    ):
+        client.predict(IMAGE, deadline=Deadline.after(0.2))
+
+
+def test_a_client_closed_during_a_call_closes_its_connection_after_it():
+    doubler = Doubler()
+    with serving(doubler) as server:
+        with remote(server.address) as client:
+            caller = threading.Thread(target=client.predict, args=({"image": numbers(-1)},))
+            caller.start()
+            assert doubler.started.acquire(timeout=10)
+        doubler.release.set()
+        caller.join(10)
+        wait_until(lambda: not server._open)
 
 
 def test_a_peer_that_does_not_read_costs_the_deadline():

@@ -153,6 +153,34 @@ def test_a_large_answer_needs_no_file(large, monkeypatch, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def test_a_large_body_needs_no_file(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with web_stub.running() as web:
+        assert web.post(BODY + b" " * 2_000_000).status == 200
+
+
+def test_who_comes_after_the_last_request_does_not_put_off_the_end():
+    """Clients that come again and again to be refused would."""
+    with web_stub.running() as web, socket.create_connection(("127.0.0.1", web.port), 20) as slow:
+        web.service.answer = lambda sources, outputs, *_: {"res": ["x" * 8_000_000]}
+        slow.sendall(POST + f"Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+        wait_until(lambda: any(c.total_outbufs_len for c in list(web.server._waitress.active_channels.values())))
+        web.server.drain()
+        wait_until(lambda: not answers(web.port))
+        assert len(slow.makefile("rb").read()) > 8_000_000
+
+
+def answers(port):
+    """Whether a new client is answered soon."""
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
+        client.sendall(LAST)
+        client.settimeout(0.3)
+        try:
+            return bool(client.recv(1000))
+        except TimeoutError:
+            return False
+
+
 def test_who_reads_no_answer_keeps_no_thread(large):
     request = POST.replace(b"Connection: close\r\n", b"") + f"Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
     with socket.create_connection(("127.0.0.1", large.port), 20) as client:

@@ -148,6 +148,18 @@ def test_a_lone_request_is_always_let_in(bench):
     assert at.order == ["a"]
     at.arrive("b", Deadline.after(5))
     assert isinstance(at.refused["b"], Overloaded)
+    assert at.refused["b"].retry_after == 60, "nobody is told to stay away for longer"
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(220, True), (280, False)])
+def test_a_turn_that_comes_too_late_is_not_taken(bench, seconds, refused):
+    at = bench(2, 1)
+    for name in "abc":
+        at.arrive(name, Deadline.after(seconds))
+    at.gate._shared += 100  # as if it had taken so long; beside b, c may take 1.25 times twice that
+    at.finish("a")
+    wait_until(lambda: "c" in at.refused or "c" in at.order)
+    assert at.drops == ({"no_time": 1} if refused else {})
 
 
 def test_the_cost_of_a_request_does_not_depend_on_how_many_run(bench):
@@ -191,6 +203,26 @@ def test_one_tenant_who_floods_leaves_room_and_turns_to_another(bench):
     at.finish("a1")
     assert at.order[:3] == ["a0", "a1", "b0"]
     assert "b0" not in at.refused
+
+
+def test_one_tenant_who_floods_costs_another_one_turn(bench):
+    at = bench(1, 100)
+    at.gate._cost = 1.0  # as if requests took a second each
+    for i in range(21):
+        at.arrive(f"a{i}", tenant="a")
+    at.arrive("b", Deadline.after(6), tenant="b")
+    at.finish("a0")
+    at.finish("a1")
+    assert at.order == ["a0", "a1", "b"]
+    assert not at.drops
+
+
+def test_who_would_then_wait_with_as_many_displaces_nobody(bench):
+    at = bench(1, 3)
+    for name in ("a0", "a1", "a2", "b0", "b1"):
+        at.arrive(name, tenant=name[0])
+    assert list(at.refused) == ["b1"]
+    assert at.drops == {"queue_full": 1}
 
 
 def test_a_closed_gate_takes_nobody_new_and_lets_those_who_wait_through(bench):

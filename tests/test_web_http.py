@@ -88,10 +88,20 @@ def test_what_a_proxy_may_read_otherwise_is_refused_and_the_connection_closed(we
     said = converse(web.port, HOSTILE[case] + b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
     assert statuses(said) == [431 if case in ("a huge header", "many headers") else 400]
     head, _, data = said.partition(b"\r\n\r\n")
-    assert json.loads(data)["error"]["message"]
+    error = json.loads(data)["error"]
+    assert error["code"] == "INVALID_ARGUMENT"
+    assert error["message"]
     assert b"X-Request-Id" in head
     assert web.service.calls == calls
     assert web.ask("GET", "/health/live").status == 200
+
+
+def test_a_bug_before_a_request_has_its_turn_is_an_answer_without_its_details(web, monkeypatch):
+    monkeypatch.setattr(web.app.gate, "enter", lambda *_: 1 / 0)
+    answer = web.post()
+    assert answer.status == 500
+    assert json.loads(answer.data)["error"]["code"] == "INTERNAL"
+    assert b"division" not in answer.data
 
 
 @settings(max_examples=150, deadline=None)
@@ -176,6 +186,20 @@ def test_bodies_in_memory_are_bounded_in_all(web):
         assert answer.headers["Retry-After"] == "1"
         assert web.ask("GET", "/health/live").status == 200
     wait_until(lambda: web.post().status == 200)
+
+
+def test_bodies_that_have_come_count_until_they_are_answered():
+    announced = POST + f"Connection: close\r\nContent-Length: {LIMIT - 1}\r\n\r\n".encode()
+    limits = Settings(max_body_bytes=LIMIT, max_buffered_bytes=2 * LIMIT)
+    with web_stub.running(limits) as web, contextlib.ExitStack() as stack:
+        web.service.hold.clear()
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", web.port), 20)) for _ in range(3)]
+        for connection in held:
+            connection.sendall(announced + GOOD.ljust(LIMIT - 1))
+        wait_until(lambda: web.service.calls == 3)
+        assert statuses(converse(web.port, announced)) == [503]
+        web.service.hold.set()
+        assert [statuses(connection.makefile("rb").read()) for connection in held] == [[200]] * 3
 
 
 def test_bodies_that_are_only_announced_keep_nobody_out(web):

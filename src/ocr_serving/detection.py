@@ -70,7 +70,9 @@ class Detector:
         """
         short = min(image.shape[:2])
         border = min(BORDER, short) if short < SMALL else 0
-        seen = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_REPLICATE) if border else image
+        seen = image
+        if border:
+            seen = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
         resized = to_map_size(seen, self._settings.det_limit_side)
         height, width = resized.shape[:2]
         quads, scores = boxes_from_logits(self._logits(resized, deadline), self._settings)

@@ -109,8 +109,7 @@ class Recognizer:
         longest = LONGEST_LINE * self._height // 48
         cuts = [pieces(crop.shape[1], crop.shape[0], longest, self._height) for crop in crops]
         short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
-        whole = [len(parts) == 1 for parts in cuts for _ in parts]
-        read = iter(self._recognize(short, whole, deadline))
+        read = iter(self._recognize(short, deadline))
         lines = [
             self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self._height)
             for crop, parts in zip(crops, cuts, strict=True)
@@ -132,8 +131,8 @@ class Recognizer:
         steps = [(line.index, line.probability) for line in read]
         return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
 
-    def _recognize(self, crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, none of which is longer than LONGEST_LINE, and of which some are `whole` lines.
+    def _recognize(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop, none of which is longer than LONGEST_LINE.
 
         No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
@@ -146,7 +145,7 @@ class Recognizer:
         try:
             while True:
                 for portion in islice(left, self._cores + 1 - len(runs)):
-                    read = partial(self._read_well, portion, crops, whole)
+                    read = partial(self._read_well, portion, crops)
                     indices = [i for batch in portion for i in batch.indices]
                     runs[self._workers.submit(copy_context().run, read, deadline)] = indices
                 if not runs:
@@ -172,20 +171,18 @@ class Recognizer:
             self._pixels = _MEMORY * self._pixels + pixels
             self._seconds = _MEMORY * self._seconds + seconds
 
-    def _read_well(
-        self, portion: Sequence[Batch], crops: Sequence[Image], whole: Sequence[bool], deadline: Deadline | None
-    ) -> list[Line]:
+    def _read_well(self, portion: Sequence[Batch], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
         """The lines of a portion; doubtful ones that were squeezed are read again as they are, the better reading kept.
 
         Doubt is of letters and digits: the dots of a leader are often unsure, and nobody needs them read twice. Pieces
-        of a line are not read again: they are joined step by step, so all must be squeezed alike.
+        of a line, which must all be squeezed alike, take the widest input as they are.
         """
         begin = time.monotonic()
         lines = self._read(portion, crops, deadline)
         self._note_pace(sum(batch.pixels for batch in portion), time.monotonic() - begin)
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
-            doubtful = whole[i] and 0 < lines[at].letters < self._settings.rec_doubt_score
+            doubtful = 0 < lines[at].letters < self._settings.rec_doubt_score
             if doubtful and (natural := self._width(crops[i], 1.0)) > width:
                 again[at] = Batch(natural, [i])
         if again:

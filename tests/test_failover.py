@@ -19,6 +19,7 @@ from ocr_serving import model_dir
 from ocr_serving.compat.client import Client
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import DeadlineExceeded
+from ocr_serving.predictor import liveness
 from ocr_serving.predictor.remote import RemotePredictor
 
 X = np.ones((1, tiny_model.SIZE), np.float32)
@@ -96,8 +97,10 @@ def test_an_endpoint_that_is_killed_under_load_costs_no_request(folders, connect
         assert Counter(answers)[2.0] <= CALLERS  # on their way when the server died
 
 
-def test_a_frozen_endpoint_costs_the_calls_of_its_first_second(folders):
+def test_a_frozen_endpoint_costs_the_calls_of_its_first_moment(folders, monkeypatch):
     """It still accepts connections, as its kernel does that."""
+    monkeypatch.setattr(liveness, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(liveness, "SHUN_SECONDS", 1.5)
     commands = [server_process.model_server(str(folder)) for folder in folders]
     model = model_dir.load(folders[0])
     endpoints = [f"127.0.0.1:{port}" for _, port in commands]
@@ -111,7 +114,7 @@ def test_a_frozen_endpoint_costs_the_calls_of_its_first_second(folders):
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 try:
-                    found.append(float(predictor.predict({"x": X}, deadline=Deadline.after(1.5))["y"][0, 0]))
+                    found.append(float(predictor.predict({"x": X}, deadline=Deadline.after(0.6))["y"][0, 0]))
                 except DeadlineExceeded:
                     found.append(0.0)
             return found
@@ -119,11 +122,11 @@ def test_a_frozen_endpoint_costs_the_calls_of_its_first_second(folders):
         assert set(answers(0.5)) == {2.0, 3.0}
         servers[0].process.send_signal(signal.SIGSTOP)
         try:
-            counts = Counter(answers(5))
+            counts = Counter(answers(1.5))
             assert counts[0.0] == 1
             assert counts[3.0] > 50
             with ThreadPoolExecutor(CALLERS) as pool:  # when it is tried again, one call does, or two at one moment
-                counts = Counter(answer for found in pool.map(answers, [3.0] * CALLERS) for answer in found)
+                counts = Counter(answer for found in pool.map(answers, [1.5] * CALLERS) for answer in found)
             assert 1 <= counts[0.0] <= 2
         finally:
             servers[0].process.send_signal(signal.SIGCONT)

@@ -1,5 +1,7 @@
 """Det, crops and rec together, on small images: words and lines that were cut out."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -32,6 +34,13 @@ def test_letters_may_touch_the_edge(text, size, margin, pipeline):
     assert [found.replace(" ", "") for found in pipeline.run(cut_out(text, size, margin)).texts] == [
         text.replace(" ", "")
     ]
+
+
+def test_a_thin_line_is_not_read_as_text(pipeline):
+    """At the height of a line it would be a quarter of a million pixels long."""
+    begin = time.process_time()
+    assert pipeline.run(np.full((1, 5000, 3), 255, np.uint8)).texts == ()
+    assert time.process_time() - begin < 5
 
 
 def test_a_small_image_without_text_has_none(pipeline):

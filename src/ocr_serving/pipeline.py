@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 WHOLE_SCORE = 0.8
 """Least rec score of a small image in which det found no text, read as one line: its letters may fill it."""
+WHOLE_RATIO = 50
+"""How many times as long as broad such an image may be. One of 1 x 5000 pixels would be 75 pieces of a line, 10 s."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Pipeline:
         timings = timings or Timings()
         with timings.stage("det"):
             quads = self._detector.detect(image, deadline).quads
-        whole = not len(quads) and min(image.shape[:2]) < SMALL
+        whole = not len(quads) and _may_be_a_line(image)
         if whole:
             height, width = image.shape[:2]
             quads = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float32)
@@ -124,3 +126,9 @@ class Pipeline:
             return quads, lines
         lines, is_turned = upside_down.better(lines, again)
         return upside_down.in_order(quads, lines) if is_turned else (quads, lines)
+
+
+def _may_be_a_line(image: Image) -> bool:
+    """Whether its letters may fill it, so that det sees none."""
+    short, long = sorted(image.shape[:2])
+    return bool(short < SMALL and long <= WHOLE_RATIO * short)

@@ -136,6 +136,15 @@ def test_a_refused_crop_among_others_is_named(rec_debugger, tmp_path):
     assert done.stderr.startswith(f"{tmp_path / '2.png'}: This is not an image file")
 
 
+def test_who_reads_only_the_beginning_sees_no_trace(ocr_debugger):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, ROOT / "ocr_web_client.py", "imgs/sign.jpg", "--text", "--url", ocr_debugger.url]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_text_alone(ocr_debugger):
     done = run("ocr", "imgs/sign.jpg", "--text", "--url", ocr_debugger.url)
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-from ocr_serving import draw, image
+from ocr_serving import command_line, draw, image
 from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, Unauthenticated, UpstreamUnavailable
 from ocr_serving.settings import Settings
 
@@ -112,7 +112,8 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
     """Run a client; `kind` is "ocr" or "rec".
 
     Returns:
-        The exit status: 0, 1 if no server answers or an image is refused or cannot be read, 2 for wrong arguments.
+        The exit status: 0, 1 if no server answers, an image is refused or cannot be read, or nobody reads the answers,
+        2 for wrong arguments.
     """
     this = KINDS[kind]
     args = _parser(this).parse_args(argv)
@@ -130,6 +131,9 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error} Here: --key KEY.", 2)
     except UpstreamUnavailable as error:
         return _fail(f"{error} Start one with: python3 {this.server} cpu", 1)
+    except BrokenPipeError:  # who reads the answers has enough of them
+        command_line.drop_output()
+        return 1
     except KeyboardInterrupt:
         return 130
 

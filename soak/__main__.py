@@ -161,7 +161,7 @@ Machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, 
 
 def _in_words(figure: str) -> str:
     """A figure without Python's ways of writing lists and truths."""
-    plain = re.sub(r"[\[\]{}']", "", figure)
+    plain = re.sub(r"[\[\]{}]|(?<!\w)'|'(?!\w)", "", figure)
     return re.sub(r"\bTrue\b", "yes", re.sub(r"\bFalse\b", "no", plain))
 
 

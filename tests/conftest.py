@@ -13,7 +13,11 @@ from rpc_peers import Doubler, serving
 from server_process import ServerProcess
 
 from ocr_serving import zoo
+from ocr_serving.detection import Detector
+from ocr_serving.pipeline import Pipeline
+from ocr_serving.recognition import Recognizer
 from ocr_serving.server.listener import ModelServer
+from ocr_serving.settings import Settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,3 +99,11 @@ def client(tmp_path: Path) -> Iterator[Clients]:
     """Makes clients of Paddle Serving's old interface."""
     with contextlib.closing(Clients(tmp_path)) as clients:
         yield clients
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> Pipeline:
+    """Det and rec with the default models and settings, in this process."""
+    rec = zoo_models.predictor("ocr_rec")
+    recognizer = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
+    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, Settings().rec_min_score)

@@ -212,7 +212,7 @@ CHEAP = {
 }
 MEASURE = """
 import json, pathlib, sys, time
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.errors import OcrServingError
 
 def peak():

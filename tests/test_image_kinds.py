@@ -6,24 +6,12 @@ import cv2
 import image_files
 import numpy as np
 import pytest
-import zoo_models
 from PIL import Image, ImageOps
 
 from ocr_serving import image
-from ocr_serving.detection import Detector
 from ocr_serving.errors import BadInput, LimitExceeded
-from ocr_serving.pipeline import Pipeline
-from ocr_serving.recognition import Recognizer
-from ocr_serving.settings import Settings
 
 LIMIT = 10**6
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    rec = zoo_models.predictor("ocr_rec")
-    recognizer = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
-    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, Settings().rec_min_score)
 
 
 @pytest.mark.parametrize("name", image_files.files())

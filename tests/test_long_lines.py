@@ -5,14 +5,11 @@ import difflib
 import cv2
 import numpy as np
 import pytest
-import zoo_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_serving import long_lines
-from ocr_serving.detection import Detector
 from ocr_serving.errors import EngineFailed
-from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.recognition import LONGEST_LINE, WIDTHS, Recognizer, ctc_decode, natural_width
 from ocr_serving.settings import Settings
@@ -132,13 +129,6 @@ WORDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    rec = zoo_models.predictor("ocr_rec")
-    reader = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
-    return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), reader, Settings().rec_min_score)
-
-
 @pytest.mark.parametrize(("height", "size", "least"), [(10, 8, 0.9), (24, 16, 1.0)])
 def test_a_long_strip_of_text_is_read_to_its_end(height, size, least, pipeline):
     """Where letters are 8 pixels high, some are misread; which ones, hangs on a hundredth of a pixel."""
@@ -150,7 +140,7 @@ def test_a_long_strip_of_text_is_read_to_its_end(height, size, least, pipeline):
             strip, words[-1], (x, height // 2 + size * 2 // 5), (20, 20, 20), cv2.FontFace("sans"), size
         )
         x = after[0] + size // 2
-    line = "".join(pipeline.run(strip).texts)
+    [line] = pipeline.run(strip).texts
     assert difflib.SequenceMatcher(None, line.replace(" ", ""), "".join(words), autojunk=False).ratio() >= least
 
 

@@ -5,19 +5,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-import zoo_models
-
-from ocr_serving.detection import Detector
-from ocr_serving.pipeline import Pipeline
-from ocr_serving.recognition import Recognizer
-from ocr_serving.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    rec = zoo_models.predictor("ocr_rec")
-    det = Detector(zoo_models.predictor("ocr_det"), Settings())
-    return Pipeline(det, Recognizer(rec, rec.model.characters, 48, Settings()), Settings().rec_min_score)
 
 
 def cut_out(text, size, margin):

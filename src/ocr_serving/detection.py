@@ -32,11 +32,14 @@ PAGE_RATIO = 1.5
 MIN_SIZE = 2.0
 """Kernels with a shorter side, in pixels of the map, are noise, and so are boxes that are not longer by BOX_MARGIN.
 Sides go from centre to centre of pixels: a kernel three pixels high has 2. The original's 3 drops small print."""
-SMALL = 128
-"""Images with a shorter side, in pixels, are likely words or lines that were cut out."""
+CUT_OUT_SIDE = 128
+"""Images with a shorter side, in pixels, are likely words or lines that were cut out of a picture."""
+CUT_OUT_RATIO = 50
+"""How many times as long as broad they are at most. Longer ones are strips, and as a line, one of 1 x 5000 pixels would
+take 10 s."""
 BORDER = 32
-"""Pixels around a small image, alike its edge: the model finds no text that nothing surrounds. Between 16 and 48, the
-number matters little."""
+"""Pixels around what was cut out, alike its edge: the model finds no text that nothing surrounds. Between 16 and 48,
+the number matters little."""
 BOX_MARGIN = 2.0
 """How much longer a box's sides must be than a kernel's, once it is widened; the original's."""
 
@@ -68,8 +71,7 @@ class Detector:
             The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
             LimitExceeded if there are more than det_max_boxes boxes.
         """
-        short = min(image.shape[:2])
-        border = min(BORDER, short) if short < SMALL else 0
+        border = min(BORDER, *image.shape[:2]) if is_cut_out(image) else 0
         seen = image
         if border:
             seen = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
@@ -115,6 +117,12 @@ class Detector:
         quads, scores = quads[keep], scores[keep]
         order = reading_order(quads)
         return Detection(quads[order], scores[order])
+
+
+def is_cut_out(image: Image) -> bool:
+    """Whether an image, uint8 (h, w, 3), is likely a word or a line that was cut out of a picture."""
+    short, long = sorted(image.shape[:2])
+    return bool(short < CUT_OUT_SIDE and long <= CUT_OUT_RATIO * short)
 
 
 def to_map_size(image: Image, limit: int) -> Image:

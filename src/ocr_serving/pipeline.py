@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocr_serving import upside_down
 from ocr_serving.deadline import Deadline
-from ocr_serving.detection import SMALL, Detector
+from ocr_serving.detection import Detector, is_cut_out
 from ocr_serving.errors import (
     BadUpstream,
     DeadlineExceeded,
@@ -26,9 +26,8 @@ from ocr_serving.timings import Timings
 logger = logging.getLogger(__name__)
 
 WHOLE_SCORE = 0.8
-"""Least rec score of a small image in which det found no text, read as one line: its letters may fill it."""
-WHOLE_RATIO = 50
-"""How many times as long as broad such an image may be. One of 1 x 5000 pixels would be 75 pieces of a line, 10 s."""
+"""Least rec score of what was cut out of a picture, if det found no text in it: its letters may fill it, so it is read
+as one line."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Pipeline:
         timings = timings or Timings()
         with timings.stage("det"):
             quads = self._detector.detect(image, deadline).quads
-        whole = not len(quads) and _may_be_a_line(image)
+        whole = not len(quads) and is_cut_out(image)
         if whole:
             height, width = image.shape[:2]
             quads = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float32)
@@ -126,9 +125,3 @@ class Pipeline:
             return quads, lines
         lines, is_turned = upside_down.better(lines, again)
         return upside_down.in_order(quads, lines) if is_turned else (quads, lines)
-
-
-def _may_be_a_line(image: Image) -> bool:
-    """Whether its letters may fill it, so that det sees none."""
-    short, long = sorted(image.shape[:2])
-    return bool(short < SMALL and long <= WHOLE_RATIO * short)

@@ -185,7 +185,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         *_, about = hint.__metadata__
         default = {"": "empty", (): "none"}.get(defaults[name], defaults[name])
         sentence = f"{about.description} Default: {default}."
-        choices = "|".join(get_args(hint.__origin__)) if get_origin(hint.__origin__) is Literal else "VALUE"
+        kind = hint.__origin__
+        choices = "|".join(get_args(kind)) if get_origin(kind) is Literal else "VALUE"
         parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar=choices, help=sentence)
         if "_" in name:  # as it is spelled in files
             parser.add_argument(f"--{name}", dest=name, help=argparse.SUPPRESS, default=argparse.SUPPRESS)

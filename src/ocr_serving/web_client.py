@@ -40,8 +40,11 @@ class Kind:
     server: str
 
 
+KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64, "rec_web_server.py")}
 _FOR_ALL: dict[int, type[OcrServingError]] = {401: Unauthenticated, 404: ConfigError, 405: ConfigError}
 """What a status means that every further request would be answered with, too."""
+_PLACE = re.compile(r"^feed\[\d+\]\.x: ")
+"""Where in the request a refused image stood, which the user does not see."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,6 @@ class Output:
     as_text: bool
     titled: bool
     pictures: Path | None
-
-
-KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64, "rec_web_server.py")}
 
 
 class WebClient:
@@ -215,8 +215,7 @@ def _lines(result: Any, kind: Kind) -> list[list[str]]:
 
 
 def _say_refused(files: Sequence[Path], message: str) -> None:
-    """Name them on stderr, without the place in the request, which the user does not see."""
-    tqdm.write(f"{', '.join(map(str, files))}: {re.sub(r'^feed.[0-9]+..x: ', '', message)}", file=sys.stderr)
+    tqdm.write(f"{', '.join(map(str, files))}: {_PLACE.sub('', message)}", file=sys.stderr)
 
 
 def _check_pictures(files: Sequence[Path], out: Path) -> None:

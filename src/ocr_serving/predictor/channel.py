@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, DeadlineExceeded
+from ocr_serving.predictor.liveness import Liveness
 from ocr_serving.wire import frame
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.frame import Frame
@@ -25,6 +26,7 @@ class Channel:
 
     Attributes:
         address: "host:port".
+        liveness: what the calls to it have shown.
     """
 
     def __init__(self, address: str) -> None:
@@ -34,6 +36,7 @@ class Channel:
             ConfigError: this is no address.
         """
         self.address = address
+        self.liveness = Liveness()
         self._host_port = endpoint.parse(address)
         self._lock = threading.Lock()
         self._idle: list[socket.socket] = []

@@ -50,13 +50,10 @@ class Liveness:
                 answered = False
             raise
         finally:
-            self._ended(answered)
-
-    def _ended(self, answered: bool | None) -> None:
-        now = time.monotonic()
-        with self._lock:
-            self._waiting -= 1
-            if answered:
-                self._heard, self._failed, self._shunned_until = now, False, 0.0
-            elif answered is False:
-                self._failed, self._shunned_until = True, now + SHUN_SECONDS
+            now = time.monotonic()
+            with self._lock:
+                self._waiting -= 1
+                if answered:
+                    self._heard, self._failed, self._shunned_until = now, False, 0.0
+                elif answered is False:
+                    self._failed, self._shunned_until = True, now + SHUN_SECONDS

@@ -21,7 +21,6 @@ from ocr_serving.errors import (
     UpstreamUnavailable,
 )
 from ocr_serving.predictor.channel import Channel
-from ocr_serving.predictor.liveness import Liveness
 from ocr_serving.wire import compression, frame, messages, meta
 from ocr_serving.wire.fields import Buffer
 from ocr_serving.wire.frame import Frame
@@ -67,7 +66,6 @@ class Upstream:
         if not addresses:
             raise ConfigError("A model server needs an address, for example 127.0.0.1:9293.")
         self._channels = [Channel(address) for address in addresses]
-        self._liveness = {channel: Liveness() for channel in self._channels}
         self._turn = itertools.count()
         self._correlation_ids = itertools.count(_FIRST_CORRELATION_ID)
 
@@ -117,7 +115,7 @@ class Upstream:
             if channel in unreachable:
                 continue
             try:
-                with self._liveness[channel].watched():
+                with channel.liveness.watched():
                     answer = channel.call(request, correlation_id, deadline)
             except OSError as error:
                 logger.info("%s: %s", channel.address, error)
@@ -137,7 +135,7 @@ class Upstream:
         """Whom to try, one after the other."""
         first = next(self._turn) % len(self._channels)
         in_turn = self._channels[first:] + self._channels[:first]
-        return sorted(in_turn, key=lambda channel: self._liveness[channel].is_doubtful())
+        return sorted(in_turn, key=lambda channel: channel.liveness.is_doubtful())
 
 
 def _error(response: RpcResponseMeta, address: str) -> OcrServingError:

@@ -31,6 +31,10 @@ _OTHERS = frozenset({"precision", "reload_interval_s"})
 _WITHOUT_EFFECT = frozenset({"max_concurrency", "bthread_concurrency", "request_cache_size"})
 """Paddle Serving writes these, -use_calib and -enable_model_toolkit into every command: nothing is said about them."""
 _VALUES = _FILES.keys() | _NUMBERS.keys() | _OTHERS | _WITHOUT_EFFECT
+_HELP = """usage: serving FLAGS
+
+What SERVING_BIN names for Paddle Serving's command line, which writes: {flags}.
+To serve a model by hand: python3 -m paddle_serving_server.serve --help"""
 _DEFAULT_PRECISION = "fp32"
 """What Paddle Serving writes where its user asked for none; OCR_PRECISION=f32 asks for it."""
 
@@ -39,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; see serve_command.main for the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if {argument.lstrip("-") for argument in arguments} & {"h", "help"}:
-        flags = " ".join(f"-{name}" for name in sorted(_VALUES | _SWITCHES))
-        print(
-            f"usage: serving FLAGS\n\nWhat SERVING_BIN names for Paddle Serving's command line, which writes: {flags}."
-        )
-        print("To serve a model by hand: python3 -m paddle_serving_server.serve --help")
+        print(_HELP.format(flags=" ".join(f"-{name}" for name in sorted(_VALUES | _SWITCHES))))
         return 0
     return process.serve(partial(_plan, arguments), _announce)
 

@@ -9,11 +9,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from ocr_serving import endpoint, logs, open_files
+from ocr_serving import command_line, endpoint, logs, open_files
 from ocr_serving.cores import usable_cores
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
@@ -136,6 +135,5 @@ def _within_files(limits: Limits) -> Limits:
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:
     """End without waiting for anything; as a signal handler, with the status that a shell gives to that signal."""
-    with suppress(OSError, AttributeError):  # nobody reads it, or there is none
-        sys.stdout.flush()
+    command_line.announce("")  # and what a user's own script has printed
     os._exit(128 + number if number else 0)

@@ -108,7 +108,7 @@ def ready(gate: Gate, readiness: Readiness) -> ResponseReturnValue:
 
 
 def prediction(service: Service, settings: Settings) -> Response:
-    """Answer the current request; compact JSON with \\uXXXX escapes and a newline at its end, as the original's."""
+    """Answer the current request; compact JSON in ASCII with a newline at its end, as the original's."""
     this = exchange.of(request.environ)
     result = predict(service, settings, this)
     with this.timings.stage("encode"):

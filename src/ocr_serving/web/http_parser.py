@@ -25,7 +25,7 @@ LOOK_EVERY = 256 * 1024
 
 _PIECE = 4096
 """Bytes of a chunked body parsed at once; waitress copies the rest at every chunk."""
-_METHOD = re.compile(rb"[\r\n]*(?:[A-Z]|\Z)")
+_METHOD = re.compile(rb"[A-Z]|\Z")
 _FOLDED = re.compile(rb"\r\n[ \t]")
 _TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*([^\r\n]*?)[ \t]*\r?$")
 _ONLY_CHUNKED = "Transfer-Encoding must be chunked, once."
@@ -83,12 +83,13 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         """See HTTPRequestParser: takes bytes, returns how many."""
-        blank = len(data) - len(data.lstrip(b"\r\n")) if self._is_before_method() else 0
+        begins = self._is_before_method()
+        blank = len(data) - len(data.lstrip(b"\r\n")) if begins else 0
         if self.fault is not None:
             taken = len(data)
         elif blank:  # waitress takes two line ends for an empty request: of thousands it would make thousands
             taken = blank
-        elif self._is_before_method() and not _METHOD.match(self.header_plus + data):
+        elif begins and not _METHOD.match(data):
             self.fault = BadInput("This is not HTTP; TLS, if wanted, is for a proxy in front.")
             taken = len(data)
         elif self.chunked and self.body_rcv is not None:
@@ -126,8 +127,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
                 self.fault = BadInput(_ONLY_CHUNKED)
 
     def _is_before_method(self) -> bool:
-        """Whether nothing has come yet, or only the line ends that may stand before a request."""
-        return self.body_rcv is None and not self.completed and not self.header_plus.strip(b"\r\n")
+        """Whether nothing has come yet but the line ends that may stand before a request."""
+        return self.body_rcv is None and not self.completed and not self.header_plus
 
     def _check_chunks(self, data: int) -> None:
         """Look for a fault in a chunked body of which so many bytes of data have come."""

@@ -34,9 +34,9 @@ MIN_SIZE = 2.0
 Sides go from centre to centre of pixels: a kernel three pixels high has 2. The original's 3 drops small print."""
 CUT_OUT_SIDE = 128
 """Images with a shorter side, in pixels, are likely words or lines that were cut out of a picture."""
-CUT_OUT_RATIO = 50
-"""How many times as long as broad they are at most. Longer ones are strips, and as a line, one of 1 x 5000 pixels would
-take 10 s."""
+CUT_OUT_RATIO = 66
+"""How many times as long as broad they are at most: lines that rec reads in one piece (recognition.LONGEST_LINE).
+Longer ones are strips; read as a line, one of 1 x 5000 pixels would take 10 s."""
 BORDER = 32
 """Pixels around what was cut out, alike its edge: the model finds no text that nothing surrounds. Between 16 and 48,
 the number matters little."""

@@ -16,7 +16,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import Normalizer, SessionPool, normalize
-from ocr_serving.engine.select import has_bf16, load_engine
+from ocr_serving.engine.select import has_amx, load_engine
 from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed
 from ocr_serving.logistic import sigmoid
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
@@ -119,11 +119,15 @@ def test_without_fetch_the_graphs_own_outputs_come_back():
 
 
 def test_auto_takes_the_engine_that_is_fastest_on_this_cpu():
-    """ONNX Runtime in 8 bits for rec where there is no bf16; OpenVINO for det, and for Paddle's format."""
+    """ONNX Runtime in 8 bits for rec where there is no AMX; OpenVINO for det, and for Paddle's format."""
+    import openvino
+
     rec = zoo_models.predictor("ocr_rec").engine
-    assert (rec.name, rec.precision) == (("openvino", "bf16") if has_bf16() else ("onnxruntime", "int8"))
+    assert (rec.name, rec.precision) == (("openvino", "bf16") if has_amx() else ("onnxruntime", "int8"))
     assert zoo_models.predictor("ocr_rec", "auto", "f32").engine.precision == "f32"
-    assert zoo_models.predictor("ocr_det").engine.name == "openvino"
+    det = zoo_models.predictor("ocr_det").engine
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (det.name, det.precision) == ("openvino", "bf16" if has_bf16 else "int8")
     assert zoo_models.predictor("ppocrv4_mobile_rec").engine.name == "openvino"
 
 
@@ -132,23 +136,17 @@ def test_a_model_of_which_nothing_runs_in_eight_bits_is_not_said_to():
     assert zoo_models.predictor("ppocrv5_mobile_rec", "onnxruntime").engine.precision == "f32"
 
 
-def test_what_the_processor_says_of_bf16_is_what_openvino_says():
-    import openvino
-
-    assert has_bf16() == ("BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
 @pytest.mark.parametrize(
     ("flags", "has"),
-    [("avx2 avx512f avx512_bf16", True), ("avx2 amx_bf16 amx_tile", True), ("avx2 avx512f avx512_vnni", False)],
+    [("avx2 amx_bf16 amx_tile", True), ("avx2 avx512f avx512_bf16 avx512_vnni", False)],
 )
-def test_bf16_is_read_from_the_flags_of_the_processor(flags, has, tmp_path):
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: bf16\nflags\t\t: fpu {flags} pku\n")
-    assert has_bf16(tmp_path / "cpuinfo") is has
+def test_amx_is_read_from_the_flags_of_the_processor(flags, has, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: amx\nflags\t\t: fpu {flags} pku\n")
+    assert has_amx(tmp_path / "cpuinfo") is has
 
 
-def test_without_a_list_of_flags_there_is_no_bf16(tmp_path):
-    assert not has_bf16(tmp_path / "absent")
+def test_without_a_list_of_flags_there_is_no_amx(tmp_path):
+    assert not has_amx(tmp_path / "absent")
 
 
 def test_in_eight_bits_a_line_s_answer_does_not_depend_on_its_neighbours():

@@ -14,7 +14,7 @@ import server_process
 from rpc_peers import wait_until
 from server_process import ROOT, free_port, running, web
 
-from ocr_serving.engine.select import has_bf16
+from ocr_serving.engine.select import has_amx
 
 LINE = base64.b64encode((ROOT / "rec_img/line_1.png").read_bytes()).decode()
 PAGE = base64.b64encode((ROOT / "imgs/document.jpg").read_bytes()).decode()
@@ -58,7 +58,7 @@ def test_ready_follows_the_det_server_and_an_id_reaches_its_log(models):
             assert line["stages_ms"].keys() == {"queue", "parse", "decode", "det", "crop", "rec", "encode"}
             assert metric(server, 'ocr_batch_size_count{model="det"}') == 2
             rec = 'engine="openvino",model="ocr_rec_model",precision="bf16"'
-            if not has_bf16():
+            if not has_amx():
                 rec = 'engine="onnxruntime",model="ocr_rec_model",precision="int8"'
             info = get(server, "/metrics").text
             assert f'ocr_model_info{{{rec},role="rec"}} 1.0' in info

@@ -48,7 +48,7 @@ def _choose(model: ModelDir, settings: Settings) -> str:
         return native
     pir = model.model_file.suffix == ".json"  # OpenVINO reads .pdmodel, but not Paddle's newer PIR format
     order = ["paddle"] if pir else ["openvino", native]
-    if native == "onnxruntime" and _rec_without_bf16(model, settings):
+    if native == "onnxruntime" and _rec_without_amx(model, settings):
         order.reverse()
     for name in order:
         if find_spec(_ENGINES[name][0]) is not None:
@@ -56,26 +56,23 @@ def _choose(model: ModelDir, settings: Settings) -> str:
     raise ConfigError(f"No installed engine reads {model.model_file.name}; install one with: {_ENGINES[order[0]][1]}.")
 
 
-def _rec_without_bf16(model: ModelDir, settings: Settings) -> bool:
-    """Whether this is a rec model on a processor, or with a precision, without bf16.
+def _rec_without_amx(model: ModelDir, settings: Settings) -> bool:
+    """Whether this is a rec model on a processor without AMX, or with precision f32.
 
     There ONNX Runtime is the faster one: it computes in 8 bits, and a run of another shape than the last, as most of
-    rec are, costs it nothing (docs/performance.md).
+    rec are, costs it nothing. AVX-512 multiplies bytes twice as fast as bf16 (docs/performance.md).
     """
-    f32 = settings.precision == "f32" or (settings.precision == "auto" and not has_bf16())
-    return f32 and CTC_INDEX in model.derived
+    fastest = settings.precision == "f32" or (settings.precision == "auto" and not has_amx())
+    return fastest and CTC_INDEX in model.derived
 
 
-def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU multiplies bf16 (AMX, AVX-512 BF16), as Linux says; False elsewhere.
-
-    OpenVINO would tell, too, but to import it takes 0.4 s, which a process that ends up without it need not spend.
-    """
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU multiplies matrices of bf16 (AMX), as Linux says; False elsewhere."""
     try:
         words = set(cpuinfo.read_text(encoding="ascii", errors="replace").split())
     except OSError:
         return False
-    return bool(words & {"amx_bf16", "avx512_bf16"})
+    return "amx_bf16" in words
 
 
 def _require_gpu(engine: str) -> None:

@@ -131,11 +131,6 @@ def test_auto_takes_the_engine_that_is_fastest_on_this_cpu():
     assert zoo_models.predictor("ppocrv4_mobile_rec").engine.name == "openvino"
 
 
-def test_a_model_of_which_nothing_runs_in_eight_bits_is_not_said_to():
-    """PP-OCRv5's weights are nodes of its graph, where they are not looked for."""
-    assert zoo_models.predictor("ppocrv5_mobile_rec", "onnxruntime").engine.precision == "f32"
-
-
 @pytest.mark.parametrize(
     ("flags", "has"),
     [("avx2 amx_bf16 amx_tile", True), ("avx2 avx512f avx512_bf16 avx512_vnni", False)],
@@ -270,6 +265,7 @@ def test_a_model_of_float16_weights_reads_as_that_of_float32(engine, kind, tmp_p
     whole = onnx.load(folder / "inference.onnx")
     onnx.save(convert_float_to_float16(whole, keep_io_types=True), folder / "inference.onnx")
     half = LocalPredictor.load(str(folder), Settings(engine=engine))
+    assert half.engine.precision != "int8"  # its products are not of the kind that is rounded
     full = zoo_models.predictor(f"ppocrv6_tiny_{kind}", engine, "f32")
     if kind == "det":
         maps = [p.predict({"x": det_image}, [DET_LOGITS])[DET_LOGITS] > 0 for p in (half, full)]

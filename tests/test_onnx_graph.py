@@ -115,9 +115,25 @@ def test_rounded_weights_are_near_and_neighbours_overflow_only_with_large_inputs
         assert (204 * np.maximum(sign * pairs, 0).sum(1) <= 32767).all()
 
 
-def test_the_zoo_s_rec_model_has_its_large_convolutions_and_class_matrix_replaced():
-    model = onnx_graph.load(zoo_models.predictor("ocr_rec").model.model_file)
-    onnx_graph.quantize_products(model)
+@pytest.mark.parametrize(("name", "products"), [("ocr_rec", 31), ("ppocrv5_mobile_rec", 13)])
+def test_the_zoo_s_rec_models_have_their_large_convolutions_and_class_matrix_replaced(name, products):
+    """PP-OCRv6's weights are initializers, PP-OCRv5's are nodes."""
+    model = onnx_graph.load(zoo_models.predictor(name).model.model_file)
+    assert onnx_graph.quantize_products(model)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("DynamicQuantizeMatMul") == 31
-    assert "Identity" not in kinds
+    assert kinds.count("DynamicQuantizeMatMul") == products
+    assert not {"Identity", "Constant"} & set(kinds)
+
+
+def test_a_graph_with_branches_stays_as_it_is(weights):
+    """What is within a branch may use weights of the graph around it."""
+    model = convolution(weights, np.zeros(OUTPUTS, np.float32))
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["y"], ["z"])], "b", [], [helper.make_tensor_value_info("z", 1, None)]
+    )
+    condition = numpy_helper.from_array(np.array(True), "condition")
+    model.graph.initializer.append(condition)
+    model.graph.node.append(helper.make_node("If", ["condition"], ["result"], then_branch=branch, else_branch=branch))
+    before = model.SerializeToString()
+    assert not onnx_graph.quantize_products(model)
+    assert model.SerializeToString() == before

@@ -46,11 +46,13 @@ def quantize_products(model: Any) -> bool:
     for all of it (ONNX Runtime's DynamicQuantizeMatMul), so what comes out for a line depends on what it is run with.
 
     Args:
-        model: onnx.ModelProto, a graph of image convolutions (NCHW). Weights that are no initializers stay as they are.
+        model: onnx.ModelProto, a graph of image convolutions (NCHW). One with branches or loops stays as it is.
     """
-    from onnx import helper, numpy_helper
+    from onnx import AttributeProto, helper, numpy_helper
 
     graph = model.graph
+    if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for node in graph.node for a in node.attribute):
+        return False
     _drop_identities(graph)
     rewriting = _Rewriting(graph)
     for node in graph.node:
@@ -79,7 +81,8 @@ class _Rewriting:
     def __init__(self, graph: Any) -> None:
         from onnx import numpy_helper
 
-        self.constants: Constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+        tensors = {value.name: value for value in graph.initializer} | dict(filter(None, map(_constant, graph.node)))
+        self.constants: Constants = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
         self._users: dict[str, list[Any]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
@@ -90,7 +93,7 @@ class _Rewriting:
 
     def take(self, node: Any) -> None:
         """Go on with the next node of the old graph."""
-        if node.output[0] in self._made:
+        if node.output[0] in self._made or _constant(node):
             return
         if _is_large_pointwise(node, self.constants):
             output, bias = self._with_bias(node, (1, -1, 1, 1))
@@ -166,6 +169,13 @@ def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     """
     scale = weight_steps(matrix.T, _PAIR_LIMIT)
     return np.rint(matrix / scale).astype(np.int8), scale
+
+
+def _constant(node: Any) -> tuple[str, Any] | None:
+    """The name and tensor of a Constant, in which some exporters keep weights; None for other nodes."""
+    if node.op_type != "Constant" or node.attribute[0].name != "value":
+        return None
+    return node.output[0], node.attribute[0].t
 
 
 def _is_large_pointwise(node: Any, constants: Constants) -> bool:

@@ -153,6 +153,15 @@ def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half()
     assert np.ptp(shrunk) <= 1, "a third of each pixel is white"
 
 
+@pytest.mark.parametrize("shape", [(3003, 4001), (6000, 4000)])
+def test_a_large_photo_is_seen_as_the_means_of_its_pixels(shape):
+    """Each stands for twenty or so; of noise, single ones would be off by sixty."""
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    seen = detection.to_map_size(photo, 960)
+    exact = cv2.resize(photo, seen.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(seen.astype(int) - exact).mean() < 10
+
+
 @pytest.mark.parametrize(("width", "height"), [(3, 100), (100, 3), (90, 90), (1, 1)])
 def test_boxes_of_a_small_image_are_inside_it(width, height):
     """The border around it is det's alone; here all that det sees is text."""

@@ -129,12 +129,21 @@ def to_map_size(image: Image, limit: int) -> Image:
     """An image, uint8 (h, w, 3), in the size of its text map: map_size().
 
     Shrunk to half or less, each pixel is the mean of those that it stands for: thin strokes would else fall between
-    those that are looked at. Shrunk less, that reads photos worse.
+    those that are looked at. Shrunk less, that reads photos worse. What is shrunk to a quarter or less is halved first,
+    which OpenCV does many times as fast; an odd last row or column is left out of that.
     """
     size = map_size(image.shape[1], image.shape[0], limit)
-    how = cv2.INTER_AREA if image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1] else cv2.INTER_LINEAR
+    while _is_times(4, image, size):
+        width, height = image.shape[1] // 2, image.shape[0] // 2
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_AREA if _is_times(2, image, size) else cv2.INTER_LINEAR
     resized: Image = cv2.resize(image, size, interpolation=how)
     return resized
+
+
+def _is_times(factor: int, image: Image, size: tuple[int, int]) -> bool:
+    """Whether both sides of an image are at least so many times those of a (width, height)."""
+    return bool(image.shape[1] >= factor * size[0] and image.shape[0] >= factor * size[1])
 
 
 def map_size(width: int, height: int, limit: int) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmark/report.py
 
-Every script in benchmark/ leaves a result file in benchmark/results/; those that are there are reported.
+Every script in benchmark/ leaves a result file in benchmark/results/; those that are there are reported. Results of
+another processor stand beside it: peers-avx512.json beside peers.json.
 """
 
 from __future__ import annotations
@@ -45,28 +46,33 @@ def report(results: Path, out: Path) -> None:
     plots.mkdir(parents=True, exist_ok=True)
     parts = [INTRODUCTION]
     for name, heading in BENCHMARKS.items():
-        file = results / f"{name}.json"
-        if file.is_file():
-            parts.append(_part(name, heading, json.loads(file.read_text(encoding="utf-8")), plots))
+        files = [results / f"{name}.json", *sorted(results.glob(f"{name}-*.json"))]
+        if found := [file for file in files if file.is_file()]:
+            parts.append(_heading(name, heading))
+            parts += [_figures(name, heading, file, plots) for file in found]
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _part(name: str, heading: str, result: dict[str, Any], plots: Path) -> str:
-    """One script's heading, description, machine, tables and plots."""
+def _heading(name: str, heading: str) -> str:
+    """One script's heading and description."""
+    title, command, *rest = (import_module(name).__doc__ or "").strip().split("\n\n")
+    about = "\n\n".join([title, *rest])
+    return f"## {heading}\n\n{about}\n\n```\n{command.strip()}\n```\n"
+
+
+def _figures(name: str, heading: str, file: Path, plots: Path) -> str:
+    """The machine, tables and plots of one result file."""
     script = import_module(name)
-    title, command, *rest = (script.__doc__ or "").strip().split("\n\n")
+    result = json.loads(file.read_text(encoding="utf-8"))
+    suffix = file.stem.removeprefix(name)
     pictures = []
     figures = script.figures(result["data"]) if hasattr(script, "figures") else {}
     for plot, figure in figures.items():
-        _save(figure, plots / plot)
-        pictures.append(f"![{heading}]({plots.name}/{plot}.svg)\n")
+        _save(figure, plots / f"{plot}{suffix}")
+        pictures.append(f"![{heading}]({plots.name}/{plot}{suffix}.svg)\n")
     options = "  \n".join(f"{key}: {_option(value)}" for key, value in result["options"].items() if value is not None)
-    about = "\n\n".join([title, *rest])
     return "\n".join(
         [
-            f"## {heading}\n",
-            f"{about}\n",
-            f"```\n{command.strip()}\n```\n",
             f"{_machine(result['machine'])}\n",
             f"<details><summary>Options</summary>\n\n{options}\n\n</details>\n",
             script.markdown(result["data"]),

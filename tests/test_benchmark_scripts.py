@@ -1,6 +1,7 @@
 """Every benchmark script once, on one image, for as short as it goes; then the report of what they wrote."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_the_report_holds_every_part_and_small_plots_and_no_path(
 ) -> None:
     for name in SCRIPTS:
         results.data(name)
+    shutil.copy(results.folder / "stages.json", results.folder / "stages-other.json")  # of another processor
     run("report", "--results", str(results.folder), "--out", str(tmp_path / "benchmarks.md"))
 
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
@@ -152,7 +154,7 @@ def test_the_report_holds_every_part_and_small_plots_and_no_path(
     assert str(labelled) not in text
     plots = list((tmp_path / "benchmarks").iterdir())
     drawn = {plot.stem for plot in plots}
-    assert drawn >= {*SCRIPTS} - {"scaling"}  # whose series have one point here
+    assert drawn >= {*SCRIPTS, "stages-other"} - {"scaling"}  # whose series have one point here
     assert {plot.name for plot in plots} == {f"{name}{suffix}" for name in drawn for suffix in (".svg", ".png")}
     assert all(f"(benchmarks/{name}.svg)" in text for name in drawn)
     assert all(plot.stat().st_size < 100_000 for plot in plots)

@@ -155,7 +155,7 @@ def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half()
 
 @pytest.mark.parametrize("shape", [(3003, 4001), (6000, 4000)])
 def test_a_large_photo_is_seen_as_the_means_of_its_pixels(shape):
-    """Each stands for twenty or so; of noise, single ones would be off by sixty."""
+    """Of noise: looking at four pixels of twenty would be off by forty."""
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     seen = detection.to_map_size(photo, 960)
     exact = cv2.resize(photo, seen.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -19,7 +19,7 @@ from ocr_serving.cores import usable_cores
 
 RESULTS = ROOT / "benchmark" / "results"
 _PACKAGES = ("openvino", "onnxruntime", "paddlepaddle", "numpy", "opencv-python-headless")
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 Result = dict[str, Any]
 

@@ -8,11 +8,13 @@ import zoo_models
 
 from ocr_serving import calibration, model_dir, samples
 from ocr_serving.engine import int8_layers
+from ocr_serving.engine.processor import has_amx
 from ocr_serving.errors import ConfigError
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
 
-IN_8_BITS = "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "int8"
+FLOATS = "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+IN_8_BITS = "bf16" if has_amx() else "int8"
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def precision(folder, wanted="auto"):
 
 
 def test_a_calibrated_model_runs_in_8_bits_unless_f32_is_asked_for(folder, tmp_path):
-    assert precision(folder) == ("bf16" if IN_8_BITS == "bf16" else "f32")
+    assert precision(folder) == FLOATS
     picture = samples.save(samples.render()[2], tmp_path)
     said = []
     assert calibration.main([str(folder), str(picture)], said.append) == 0
@@ -48,7 +50,7 @@ def test_a_file_made_for_other_weights_is_said_and_not_used(folder, caplog):
 def test_a_file_of_another_version_is_said_and_not_used(folder, caplog):
     file = zoo_models.folder("ppocrv6_tiny_det") / model_dir.INT8_LAYERS
     (folder / model_dir.INT8_LAYERS).write_bytes(file.read_bytes().replace(b'"name": "', b'"name": "Older.', 1))
-    assert precision(folder) == ("bf16" if IN_8_BITS == "bf16" else "f32")
+    assert precision(folder) == FLOATS
     assert IN_8_BITS == "bf16" or "made for another model and is not used" in caplog.text
 
 

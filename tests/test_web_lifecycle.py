@@ -14,7 +14,7 @@ import server_process
 from rpc_peers import wait_until
 from server_process import ROOT, free_port, running, web
 
-from ocr_serving.engine.select import has_amx
+from ocr_serving.engine.processor import has_amx
 
 LINE = base64.b64encode((ROOT / "rec_img/line_1.png").read_bytes()).decode()
 PAGE = base64.b64encode((ROOT / "imgs/document.jpg").read_bytes()).decode()

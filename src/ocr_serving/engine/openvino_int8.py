@@ -29,17 +29,17 @@ _STEPS = 255
 _ALL_BUT_CHANNELS = np.array([0, 2, 3])
 
 
-def quantize(graph: Any, layers: Sequence[Layer]) -> bool:
-    """Run these convolutions of a simplified det graph (openvino_graph.simplify_det) in 8 bits, in place.
+def fit(graph: Any, layers: Sequence[Layer]) -> bool:
+    """Whether the layers are convolutions of this simplified det graph (openvino_graph.simplify_det)."""
+    nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    return all(_fits(layer, nodes.get(layer.name)) for layer in layers)
 
-    Returns:
-        False, and the graph is as it was, where the layers are those of another graph.
-    """
+
+def quantize(graph: Any, layers: Sequence[Layer]) -> None:
+    """Run these convolutions, which fit the graph, in 8 bits, in place."""
     from openvino import opset13 as ops
 
     nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
-    if not all(_fits(layer, nodes.get(layer.name)) for layer in layers):
-        return False
     rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
     for layer in layers:
         node = nodes[layer.name]
@@ -50,7 +50,6 @@ def quantize(graph: Any, layers: Sequence[Layer]) -> bool:
         product = _product(rounded[key], node, layer)
         node.output(0).replace(ops.subtract(product, _by_channel(layer.error)).output(0))
     graph.validate_nodes_and_infer_types()
-    return True
 
 
 def _fits(layer: Layer, node: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from ocr_serving.engine.base import Engine, EngineOptions
+from ocr_serving.engine.processor import has_amx
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import CTC_INDEX, ModelDir
 from ocr_serving.settings import Settings
@@ -64,15 +64,6 @@ def _rec_without_amx(model: ModelDir, settings: Settings) -> bool:
     """
     fastest = settings.precision == "f32" or (settings.precision == "auto" and not has_amx())
     return fastest and CTC_INDEX in model.derived
-
-
-def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU multiplies matrices of bf16 (AMX), as Linux says; False elsewhere."""
-    try:
-        words = set(cpuinfo.read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        return False
-    return "amx_bf16" in words
 
 
 def _require_gpu(engine: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from ocr_serving import command_line, endpoint, logs, open_files
+from ocr_serving import allocator, command_line, endpoint, logs, open_files
 from ocr_serving.cores import usable_cores
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
@@ -103,6 +103,7 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
         KeyboardInterrupt: a signal came before the server was up.
     """
     logs.configure(plan.settings.log_format)
+    allocator.keep_freed()
     metrics = Metrics()
     if plan.metrics_port is not None:
         metrics.listen(plan.settings.host, plan.metrics_port)

@@ -19,7 +19,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from ocr_serving import endpoint, open_files, request_id
+from ocr_serving import allocator, endpoint, open_files, request_id
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError, Overloaded
 from ocr_serving.server import process
 from ocr_serving.settings import Settings
@@ -57,6 +57,7 @@ class Server:
             ConfigError: another process has taken the port since it was bound, or too few files may be opened.
         """
         self._app = app
+        allocator.keep_freed()
         self._drain_seconds = settings.drain_seconds
         self._drain_until: float | None = None
         self._map: dict[int, Any] = {}

@@ -105,7 +105,7 @@ class Detector:
         answer = self._predictor.predict({INPUT: image[None]}, [DET_LOGITS], deadline)[DET_LOGITS]
         if answer.shape != (1, 1, *image.shape[:2]) or answer.dtype != np.float32:
             raise BadUpstream("The det model answered something that is no text map of its input's size.")
-        if not cv2.checkRange(answer[0, 0])[0]:
+        if not np.isfinite(answer).all():
             raise BadUpstream("The det model answered values that are no numbers.")
         return answer[0, 0]  # type: ignore[no-any-return]
 

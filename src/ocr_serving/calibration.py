@@ -1,4 +1,4 @@
-"""Prepares a det model for 8 bits, which take less time on processors without bf16.
+"""Prepares a det model for 8 bits, which take less time on processors without AMX.
 
 python3 -m ocr_serving.calibration MODEL_DIR [IMAGE ...]        writes int8.json into the model folder
 

@@ -24,6 +24,8 @@ DEADLINE = 5.0
 TIMES = 3
 """Of the capacity."""
 PROBES_A_SECOND = 10
+LONG = 60
+"""Images of a request that takes seconds, also on a fast machine."""
 MODEST_SECONDS = 10
 """Within so long, a client who sends one request a second is answered beside another's flood."""
 
@@ -121,8 +123,7 @@ def _busy(context: Context) -> Iterator[tuple[Stack, Callable[[], float]]]:
 
 
 def _long() -> bytes:
-    """A request that takes seconds, of 20 images."""
-    return client.body(*[pictures.page()] * 20)
+    return client.body(*[pictures.page()] * LONG)
 
 
 def o4(context: Context) -> Finding:
@@ -136,10 +137,10 @@ def o4(context: Context) -> Finding:
         dropped = stack.metric("ocr_dropped_requests_total")
         alive = stack.is_alive()
     figure = (
-        f"{counts(early)}; det ran {made:.0f} times, all for the request ahead (20 images); {dropped:.0f} "
+        f"{counts(early)}; det ran {made:.0f} times, all for the request ahead ({LONG} images); {dropped:.0f} "
         "counted as dropped"
     )
-    return Finding(figure, set(early) <= {503, 504} and 504 in early and made == 20 and dropped == count and alive)
+    return Finding(figure, set(early) <= {503, 504} and 504 in early and made == LONG and dropped == count and alive)
 
 
 def o5(context: Context) -> Finding:
@@ -158,10 +159,10 @@ def o5(context: Context) -> Finding:
         seconds = seconds_until(lambda: stack.metric("ocr_running_requests") == 0, 60)
         alive, traced = stack.is_alive(), "Traceback" in stack.web.output + stack.det.output
     figure = (
-        f"{left:.0f} of {count} left while queued were dropped, det ran {made:.0f} times (20 for the request ahead); "
+        f"{left:.0f} of {count} left while queued were dropped, det ran {made:.0f} times ({LONG} for the one ahead); "
         f"running work given up {seconds or 0:.1f} s after its client; traces: {'yes' if traced else 'none'}"
     )
-    return Finding(figure, left == count and made == 20 and seconds is not None and alive and not traced)
+    return Finding(figure, left == count and made == LONG and seconds is not None and alive and not traced)
 
 
 def _half_asked(port: int, data: bytes | None = None) -> socket.socket:

@@ -31,7 +31,7 @@ _ALL_BUT_CHANNELS = np.array([0, 2, 3])
 
 def fit(graph: Any, layers: Sequence[Layer]) -> bool:
     """Whether the layers are convolutions of this simplified det graph (openvino_graph.simplify_det)."""
-    nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    nodes = _by_name(graph)
     return all(_fits(layer, nodes.get(layer.name)) for layer in layers)
 
 
@@ -39,7 +39,7 @@ def quantize(graph: Any, layers: Sequence[Layer]) -> None:
     """Run these convolutions, which fit the graph, in 8 bits, in place."""
     from openvino import opset13 as ops
 
-    nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    nodes = _by_name(graph)
     rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
     for layer in layers:
         node = nodes[layer.name]
@@ -50,6 +50,10 @@ def quantize(graph: Any, layers: Sequence[Layer]) -> None:
         product = _product(rounded[key], node, layer)
         node.output(0).replace(ops.subtract(product, _by_channel(layer.error)).output(0))
     graph.validate_nodes_and_infer_types()
+
+
+def _by_name(graph: Any) -> dict[str, Any]:
+    return {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
 
 
 def _fits(layer: Layer, node: Any) -> bool:
@@ -123,7 +127,7 @@ def _measure(
     from openvino import opset13 as ops
 
     clone = graph.clone()
-    nodes = {node.get_friendly_name(): node for node in clone.get_ordered_ops()}
+    nodes = _by_name(clone)
     wanted = [values(nodes[name]) for name in names]
     model = openvino.Model([ops.result(value) for group in wanted for value in group], clone.get_parameters())
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -62,8 +62,9 @@ def _rec_without_amx(model: ModelDir, settings: Settings) -> bool:
     There ONNX Runtime is the faster one: it computes in 8 bits, and a run of another shape than the last, as most of
     rec are, costs it nothing. AVX-512 multiplies bytes twice as fast as bf16 (docs/performance.md).
     """
-    fastest = settings.precision == "f32" or (settings.precision == "auto" and not has_amx())
-    return fastest and CTC_INDEX in model.derived
+    if CTC_INDEX not in model.derived:
+        return False
+    return settings.precision == "f32" or (settings.precision == "auto" and not has_amx())
 
 
 def _require_gpu(engine: str) -> None:

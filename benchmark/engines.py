@@ -115,7 +115,7 @@ class Pair:
 
     def _widths(self, picture: Image) -> list[int]:
         """The width at which each line of a page is read."""
-        lines = crops(picture, Detector(self._det, self._settings).detect(picture).quads)
+        lines = crops(picture, Detector(self._det, self._settings).detect(picture).quads, self._height)
         exponent = self._settings.rec_squeeze
         return [recognition.input_width(line.shape[1], line.shape[0], self._height, exponent) for line in lines]
 

@@ -39,51 +39,6 @@ def detect(image, **settings):
     return detection.Detector(MapPredictor(), Settings(**settings)).detect(image)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((960, 640), (960, 640)),
-        ((1074, 600), (960, 544)),  # quirk of the original: 959 by truncation, then 896
-        ((1126, 100), (960, 96)),
-        ((720, 601), (736, 608)),  # quirk of the original: one block of 32 too few, 672 and 544
-        ((65, 40), (64, 32)),  # the same quirk: 32
-        ((1, 1), (32, 32)),
-        ((5, 5000), (32, 960)),
-    ],
-)
-def test_input_size_is_the_nearest_multiple_of_the_stride(size, expected):
-    assert detection.input_size(*size, 960) == expected
-
-
-@given(st.integers(1, 20000), st.integers(1, 20000), st.integers(32, 4096))
-def test_input_size_is_always_one_the_model_takes(width, height, limit):
-    for side, original in zip(detection.input_size(width, height, limit), (width, height), strict=True):
-        assert side % 32 == 0
-        assert 32 <= side <= max(limit, 32) + 16
-        assert side <= original + 31
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((900, 2700), (320, 960)),
-        ((400, 1440), (256, 960)),  # long, but hardly larger than det's input
-        ((640, 16000), (640, 16000)),
-        ((15000, 1000), (9600, 640)),
-        ((5, 5000), (32, 4992)),
-    ],
-)
-def test_long_images_keep_the_scale_of_a_page(size, expected):
-    assert detection.map_size(*size, 960) == expected
-
-
-@given(st.integers(1, 5000), st.floats(1, 3), st.booleans(), st.integers(32, 2000))
-def test_up_to_three_times_as_long_as_broad_an_image_is_seen_whole(short, ratio, upright, limit):
-    size = (int(short * ratio), short)
-    size = size[::-1] if upright else size
-    assert detection.map_size(*size, limit) == detection.input_size(*size, limit)
-
-
 def test_boxes_equal_the_genuine_ops_but_for_its_rounding():
     """The genuine boxes are truncated to whole pixels three times over; ours are not, hence the 3 pixels."""
     ops = golden.ops()
@@ -145,23 +100,6 @@ def test_small_print_is_found():
         assert quad[3, 1] - quad[0, 1] > height
 
 
-def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half():
-    stripes = np.zeros((2400, 2880, 3), np.uint8)
-    stripes[:, ::3] = 255
-    shrunk = detection.to_map_size(stripes, 960)
-    assert shrunk.shape == (800, 960, 3)
-    assert np.ptp(shrunk) <= 1, "a third of each pixel is white"
-
-
-@pytest.mark.parametrize("shape", [(3003, 4001), (6000, 4000)])
-def test_a_large_photo_is_seen_as_the_means_of_its_pixels(shape):
-    """Of noise: looking at four pixels of twenty would be off by forty."""
-    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    seen = detection.to_map_size(photo, 960)
-    exact = cv2.resize(photo, seen.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(seen.astype(int) - exact).mean() < 10
-
-
 @pytest.mark.parametrize(("width", "height"), [(3, 100), (100, 3), (90, 90), (1, 1)])
 def test_boxes_of_a_small_image_are_inside_it(width, height):
     """The border around it is det's alone; here all that det sees is text."""
@@ -178,9 +116,54 @@ def test_boxes_of_a_small_image_are_inside_it(width, height):
     assert (quads.reshape(-1, 2) <= (width - 1, height - 1)).all()
 
 
+SHEET = (1280, 1920)
+"""Twice as large as det sees it."""
+LOW = (100, 100, 400, 4), (100, 200, 400, 8)
+"""Kernels as letters of 8 and 16 pixels have; at half the size the first is noise."""
+
+
+def looks(image, **settings):
+    """The sizes in which det sees an image, and how many boxes it finds."""
+    model = MapPredictor()
+    found = detection.Detector(model, Settings(**settings)).detect(image)
+    return [shape[1:3] for shape in model.seen], len(found.quads)
+
+
+def test_where_text_is_small_det_looks_again_at_twice_the_size():
+    once, twice = [(640, 960)], [(640, 960), SHEET]
+    assert looks(kernels(*LOW, size=SHEET)) == (twice, 2)
+    assert looks(kernels(*LOW, size=SHEET), det_small_text=0) == (once, 1)
+    assert looks(kernels((100, 100, 400, 24), (100, 200, 400, 24), size=SHEET)) == (once, 2)
+
+
+def test_one_low_box_of_many_is_not_small_text():
+    lines = [(100, 100 * row, 400, 24) for row in range(2, 10)]
+    assert looks(kernels((100, 100, 400, 8), *lines, size=SHEET)) == ([(640, 960)], 9)
+
+
+def test_where_nothing_is_found_det_looks_again_if_the_image_is_larger():
+    assert looks(kernels(size=SHEET)) == ([(640, 960), SHEET], 0)
+    assert looks(kernels(LOW[0], size=SHEET)) == ([(640, 960), SHEET], 1)
+    assert looks(kernels(size=SHEET), det_small_text=0) == ([(640, 960)], 0)
+    assert looks(kernels(size=(640, 960)), det_enlarge=1) == ([(640, 960)], 0)
+
+
+def test_small_images_are_enlarged_but_not_what_was_cut_out():
+    image = kernels((40, 40, 200, 24), size=(320, 480))
+    assert looks(image) == ([(640, 960)], 1)
+    assert looks(image, det_enlarge=1) == ([(320, 480)], 1)
+    assert looks(kernels((40, 40, 200, 24), size=(96, 480))) == ([(160, 544)], 1)
+
+
+def test_boxes_of_a_closer_look_are_in_pixels_of_the_image():
+    quads = detect(kernels(*LOW, size=SHEET)).quads
+    whole = detect(kernels(*LOW, size=SHEET), det_limit_side=1920, det_small_text=0).quads
+    np.testing.assert_allclose(quads, whole)
+
+
 def test_specks_and_faint_boxes_are_dropped():
     for side in (2, 3):
-        speck = kernels((10, 10, side, side), size=(320, 640))  # det sees it in this size
+        speck = kernels((10, 10, side, side), size=(640, 960))  # det sees it in this size
         assert len(detect(speck).quads) == 0
     image = kernels((100, 100, 200, 24))
     image[100:124:2, 100:300] = 0  # stripes: half of the kernel's pixels are not text

@@ -66,6 +66,18 @@ def test_crop_of_any_quad_is_a_picture(values):
     assert min(crop.shape) >= 1
 
 
+def test_low_crops_are_cut_out_enlarged():
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    low, high, column, thin = geometry.crops(
+        image, np.stack([quad_at(20, 20, 100, 12), quad_at(20, 50, 100, 60), quad_at(150, 50, 12, 100),
+                         quad_at(20, 200, 100, 3)]), 48
+    )  # fmt: skip
+    assert low.shape == (48, 400, 3)
+    assert column.shape == (48, 400, 3), "its height after the turn counts"
+    assert thin.shape == (24, 800, 3), "at most eight times as high"
+    np.testing.assert_array_equal(high, geometry.crop(image, quad_at(20, 50, 100, 60)))
+
+
 BEYOND = {
     "left and top": quad_at(-3, -3),
     "right and bottom": quad_at(53, 31),

@@ -75,4 +75,4 @@ def test_a_line_through_many_windows_is_one_box():
 def test_any_size_and_limit_is_answered(width, height, limit):
     model = Edges(blind=1)
     Detector(model, Settings(det_limit_side=limit)).detect(np.zeros((height, width, 3), np.uint8))
-    assert len(set(model.shapes)) == 1
+    assert len(set(model.shapes)) <= 2, "one shape a look"

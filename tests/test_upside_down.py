@@ -80,6 +80,7 @@ def test_a_line_turned_by_half_is_believed_if_it_reads_much_better(score, of_tur
 def test_a_page_that_cannot_be_read_again_is_answered_as_it_was_read(error):
     class ReadsOnce:
         calls = 0
+        height = 48
 
         def recognize(self, crops, deadline=None):
             self.calls += 1

@@ -17,18 +17,13 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.logistic import logit, sigmoid
+from ocr_serving.map_size import Size, map_size, nearest_multiple, resized
 from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
 from ocr_serving.tiling import windows
 
 INPUT = "x"
-LONG_RATIO = 3.0
-"""Images more than this many times as long as broad are seen in windows. Up to there, receipts read as well whole."""
-LONG_SIDE = 1.5
-"""A long image up to this many times the limit is seen whole: little is lost in shrinking it."""
-PAGE_RATIO = 1.5
-"""Sides of a page of paper, roughly."""
 MIN_SIZE = 2.0
 """Kernels with a shorter side, in pixels of the map, are noise, and so are boxes that are not longer by BOX_MARGIN.
 Sides go from centre to centre of pixels: a kernel three pixels high has 2. The original's 3 drops small print."""
@@ -42,6 +37,12 @@ BORDER = 32
 the number matters little."""
 BOX_MARGIN = 2.0
 """How much longer a box's sides must be than a kernel's, once it is widened; the original's."""
+CLOSER = 2
+"""How many times as large a picture is at a closer look."""
+_SMALLEST = 0.25
+"""Share of the boxes that must be low for the text to be small."""
+_WORTH = 1.5
+"""How many times as many pixels a closer look must have to be worth its time."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,44 @@ class Detector:
             The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
             LimitExceeded if there are more than det_max_boxes boxes.
         """
-        border = min(BORDER, *image.shape[:2]) if is_cut_out(image) else 0
+        border, enlarged = 0, self._settings.det_enlarge
         seen = image
-        if border:
+        if is_cut_out(image):
+            border, enlarged = min(BORDER, *image.shape[:2]), 1.0
             seen = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
-        resized = to_map_size(seen, self._settings.det_limit_side)
-        height, width = resized.shape[:2]
-        quads, scores = boxes_from_logits(self._logits(resized, deadline), self._settings)
-        quads *= np.array([seen.shape[1] / width, seen.shape[0] / height], np.float32)
+        quads, scores = self._find(seen, enlarged, deadline)
         return self._sorted(quads - border, scores, image)
 
-    def _logits(self, image: Image, deadline: Deadline | None) -> NDArray[np.float32]:
+    def _find(self, image: Image, enlarged: float, deadline: Deadline | None) -> tuple[Quads, NDArray[np.float32]]:
+        """The boxes of an image and their scores: of the first look, or of a closer one where that is worth it."""
+        height, width = image.shape[:2]
+        first, closer = (
+            map_size(width, height, self._settings.det_limit_side, enlarged, times) for times in (1, CLOSER)
+        )
+        size = first
+        quads, scores = self._look(image, first, 1, deadline)
+        is_small = self._is_small(quads) if len(quads) else width * height >= _WORTH * math.prod(first)
+        if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(first):
+            size = closer
+            quads, scores = self._look(image, closer, CLOSER, deadline)
+        return quads * np.array([width / size[0], height / size[1]], np.float32), scores
+
+    def _look(
+        self, image: Image, size: Size, times: int, deadline: Deadline | None
+    ) -> tuple[Quads, NDArray[np.float32]]:
+        """The boxes, in pixels of the map, and their scores that an image has in this size."""
+        return boxes_from_logits(self._logits(resized(image, size), times, deadline), self._settings)
+
+    def _is_small(self, quads: Quads) -> bool:
+        """Whether text is so small, its boxes being in pixels of the map, that a closer look reads more of it."""
+        heights = np.minimum(*side_lengths(quads))
+        return bool(np.quantile(heights, _SMALLEST) < self._settings.det_small_text)
+
+    def _logits(self, image: Image, times: int, deadline: Deadline | None) -> NDArray[np.float32]:
         """The text map, float32 (h, w), of an image of map_size(), put together from windows where it is long."""
         height, width = image.shape[:2]
         upright = height > width
-        size = _nearest_multiple(self._settings.det_limit_side, DET_STRIDE)
+        size = nearest_multiple(times * self._settings.det_limit_side)
         parts = windows(max(height, width), size, size // 4 // DET_STRIDE * DET_STRIDE)
         if len(parts) == 1:
             return self._predict(image, deadline)
@@ -123,53 +147,6 @@ def is_cut_out(image: Image) -> bool:
     """Whether an image, uint8 (h, w, 3), is likely a word or a line that was cut out of a picture."""
     short, long = sorted(image.shape[:2])
     return bool(short < CUT_OUT_SIDE and long <= CUT_OUT_RATIO * short)
-
-
-def to_map_size(image: Image, limit: int) -> Image:
-    """An image, uint8 (h, w, 3), in the size of its text map: map_size().
-
-    Shrunk to half or less, each pixel is the mean of those that it stands for: thin strokes would else fall between
-    those that are looked at. Shrunk less, that reads photos worse. What is shrunk to a quarter or less is halved first,
-    which OpenCV does many times as fast; an odd last row or column is left out of that.
-    """
-    size = map_size(image.shape[1], image.shape[0], limit)
-    while _is_times(4, image, size):
-        width, height = image.shape[1] // 2, image.shape[0] // 2
-        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    how = cv2.INTER_AREA if _is_times(2, image, size) else cv2.INTER_LINEAR
-    resized: Image = cv2.resize(image, size, interpolation=how)
-    return resized
-
-
-def _is_times(factor: int, image: Image, size: tuple[int, int]) -> bool:
-    """Whether both sides of an image are at least so many times those of a (width, height)."""
-    return bool(image.shape[1] >= factor * size[0] and image.shape[0] >= factor * size[1])
-
-
-def map_size(width: int, height: int, limit: int) -> tuple[int, int]:
-    """The (width, height) of the text map of an image: det's input_size(), and more for long images.
-
-    Of a long image, the short side gets as many pixels as that of a page would, and det sees it in windows.
-    """
-    long, short = max(width, height), min(width, height)
-    if long <= LONG_RATIO * short or long <= LONG_SIDE * limit:
-        return input_size(width, height, limit)
-    ratio = min(1.0, limit / (PAGE_RATIO * short))
-    return _nearest_multiple(width * ratio, DET_STRIDE), _nearest_multiple(height * ratio, DET_STRIDE)
-
-
-def input_size(width: int, height: int, limit: int, stride: int = DET_STRIDE) -> tuple[int, int]:
-    """The (width, height) that det sees: at most `limit` on the long side, each the nearest multiple of `stride`.
-
-    The original truncated sizes twice: a long side of 1074 became 959 and then 896, and a side that was no multiple
-    lost one block more than needed (720 became 672).
-    """
-    ratio = min(1.0, limit / max(width, height))
-    return _nearest_multiple(width * ratio, stride), _nearest_multiple(height * ratio, stride)
-
-
-def _nearest_multiple(side: float, stride: int) -> int:
-    return max(stride, int(side / stride + 0.5) * stride)
 
 
 def boxes_from_logits(

@@ -16,6 +16,8 @@ Image = NDArray[np.uint8]
 
 ROTATE_RATIO = 1.5
 """Crops at least this many times as high as wide are turned a quarter, as the original does."""
+MOST_ENLARGED = 8.0
+"""How many times crops are enlarged at most: text of a sixth of rec's height cannot be read."""
 _LONG = 3.0
 """Boxes at least this many times as broad as high show how a page is tilted."""
 
@@ -71,15 +73,20 @@ def crop(image: Image, quad: NDArray[np.float32]) -> Image:
     return crops(image, quad[None])[0]
 
 
-def crops(image: Image, quads: Quads) -> list[Image]:
+def crops(image: Image, quads: Quads, least_height: int = 1) -> list[Image]:
     """The upright pictures of quads: uint8 (h, w, 3), turned a quarter counter-clockwise where high and narrow.
 
     Args:
         image: uint8 (h, w, 3).
         quads: float32 (n, 4, 2); left as they are (the original's op moved its caller's boxes).
+        least_height: in pixels, after the turn; lower ones are cut out enlarged to this, but at most MOST_ENLARGED
+            times. Cut out as they are and enlarged then, small letters are smoothed twice.
     """
     # What numpy does for all quads at once takes it ten times as long for each by itself.
-    sizes = np.maximum(np.stack(side_lengths(quads), axis=1).astype(int), 1)
+    sides = np.stack(side_lengths(quads), axis=1)
+    heights = np.where(sides[:, 1] >= ROTATE_RATIO * sides[:, 0], sides[:, 0], sides[:, 1])
+    enlarged = np.clip(least_height / np.maximum(heights, 1), 1, MOST_ENLARGED)[:, None]
+    sizes = np.maximum(np.where(enlarged > 1, np.rint(sides * enlarged), sides).astype(int), 1)
     starts = np.maximum(np.floor(quads.min(axis=1)), 0).astype(int)
     stops = np.maximum(np.ceil(quads.max(axis=1)).astype(int), starts + 1)
     moved = quads - starts[:, None].astype(np.float32)

@@ -101,7 +101,7 @@ class Pipeline:
             height, width = image.shape[:2]
             quads = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float32)
         with timings.stage("crop"):
-            pictures = crops(image, quads)
+            pictures = crops(image, quads, self._recognizer.height)
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
             if upside_down.is_likely(lines):

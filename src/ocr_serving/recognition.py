@@ -76,7 +76,11 @@ class Line:
 
 
 class Recognizer:
-    """Reads crops with any predictor of a CTC model. Thread-safe."""
+    """Reads crops with any predictor of a CTC model. Thread-safe.
+
+    Attributes:
+        height: of the model's input, in pixels.
+    """
 
     def __init__(self, predictor: Predictor, characters: Sequence[str], height: int, settings: Settings) -> None:
         """
@@ -88,7 +92,7 @@ class Recognizer:
         """
         self._predictor = predictor
         self._characters = characters
-        self._height = height
+        self.height = height
         self._settings = settings
         # As many portions at once as an engine runs: with more, those that are prepared take cores from those computed.
         self._cores = settings.inference_threads
@@ -106,12 +110,12 @@ class Recognizer:
         Raises:
             The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
         """
-        longest = LONGEST_LINE * self._height // 48
-        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self._height) for crop in crops]
+        longest = LONGEST_LINE * self.height // 48
+        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self.height) for crop in crops]
         short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
         read = iter(self._recognize(short, deadline))
         lines = [
-            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self._height)
+            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self.height)
             for crop, parts in zip(crops, cuts, strict=True)
         ]
         failed = [line.error for line in lines if line.error is not None]
@@ -202,7 +206,7 @@ class Recognizer:
         return [line for batch in single for line in self._read([batch], crops, deadline)]
 
     def _width(self, crop: Image, exponent: float) -> int:
-        return input_width(crop.shape[1], crop.shape[0], self._height, exponent)
+        return input_width(crop.shape[1], crop.shape[0], self.height, exponent)
 
     def _run(self, portion: Sequence[Batch], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
         feeds = [{INPUT: self._input([crops[i] for i in batch.indices], batch.width)} for batch in portion]
@@ -214,9 +218,9 @@ class Recognizer:
         ]
 
     def _input(self, crops: Sequence[Image], width: int) -> NDArray[np.uint8]:
-        batch = np.empty((len(crops), self._height, width, 3), np.uint8)
+        batch = np.empty((len(crops), self.height, width, 3), np.uint8)
         for row, image in zip(batch, crops, strict=True):
-            cv2.resize(image, (width, self._height), row, interpolation=cv2.INTER_LINEAR)
+            cv2.resize(image, (width, self.height), row, interpolation=cv2.INTER_LINEAR)
         return batch
 
     def _decode(self, index: Array, score: Array, size: int) -> list[Line]:

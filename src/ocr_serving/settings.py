@@ -109,6 +109,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(ge=32, le=8192),
         _about("Longest side, in pixels, of the image that det sees; larger ones are shrunk."),
     ] = 960
+    det_enlarge: Annotated[
+        float, Meta(ge=1, le=8), _about("Smaller images are enlarged to that, at most so many times; 1: never.")
+    ] = 2.0
+    det_small_text: Annotated[
+        float,
+        Meta(ge=0, le=100),
+        _about(
+            "Where a quarter of the boxes are lower than this, in pixels as det sees them, or a larger image has none, "
+            "det looks again at twice the size; 0: never."
+        ),
+    ] = 10.0
     det_thresh: Annotated[Fraction, _about("Probability above which a pixel is text.")] = 0.3
     det_box_thresh: Annotated[Fraction, _about("Mean probability under which a box is dropped.")] = 0.5
     det_unclip_ratio: Annotated[

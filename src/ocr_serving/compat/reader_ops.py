@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import image
-from ocr_serving.detection import input_size
 from ocr_serving.engine.base import normalize
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
+from ocr_serving.map_size import input_size
 from ocr_serving.model_dir import DET_STRIDE, Normalization
 from ocr_serving.settings import Settings
 
@@ -192,7 +192,7 @@ class ResizeByFactor:
         self.max_side_len = max_side_len
 
     def __call__(self, img: Array) -> Array:
-        """The scaled image; the original truncated sizes twice (see detection.input_size)."""
+        """The scaled image; the original truncated sizes twice (see map_size.input_size)."""
         size = input_size(img.shape[1], img.shape[0], self.max_side_len, self.factor)
         resized: Array = cv2.resize(img, size, interpolation=cv2.INTER_LINEAR)
         return resized

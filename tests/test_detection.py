@@ -141,11 +141,12 @@ def test_one_low_box_of_many_is_not_small_text():
     assert looks(kernels((100, 100, 400, 8), *lines, size=SHEET)) == ([(640, 960)], 9)
 
 
-def test_where_nothing_is_found_det_looks_again_if_the_image_is_larger():
+def test_where_nothing_is_found_det_looks_again_if_the_image_is_twice_as_large():
     assert looks(kernels(size=SHEET)) == ([(640, 960), SHEET], 0)
     assert looks(kernels(LOW[0], size=SHEET)) == ([(640, 960), SHEET], 1)
     assert looks(kernels(size=SHEET), det_small_text=0) == ([(640, 960)], 0)
-    assert looks(kernels(size=(640, 960)), det_enlarge=1) == ([(640, 960)], 0)
+    assert looks(kernels(size=(720, 1280))) == ([(544, 960)], 0)
+    assert looks(kernels(size=(1080, 1920))) == ([(544, 960), (1088, 1920)], 0)
 
 
 def test_small_images_are_enlarged_but_not_what_was_cut_out():
@@ -153,6 +154,11 @@ def test_small_images_are_enlarged_but_not_what_was_cut_out():
     assert looks(image) == ([(640, 960)], 1)
     assert looks(image, det_enlarge=1) == ([(320, 480)], 1)
     assert looks(kernels((40, 40, 200, 24), size=(96, 480))) == ([(160, 544)], 1)
+
+
+def test_a_closer_look_that_finds_too_much_does_not_count():
+    image = kernels(*LOW, size=SHEET)
+    assert looks(image, det_max_boxes=1) == ([(640, 960), SHEET], 1)
 
 
 def test_boxes_of_a_closer_look_are_in_pixels_of_the_image():

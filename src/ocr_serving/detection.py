@@ -7,6 +7,7 @@ kernel of each text; its contour becomes a rectangle, which is then widened back
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
@@ -43,6 +44,8 @@ _SMALLEST = 0.25
 """Share of the boxes that must be low for the text to be small."""
 _WORTH = 1.5
 """How many times as many pixels a closer look must have to be worth its time."""
+_LARGE = 3
+"""How many times as many pixels as det sees an image must have for a closer look if it seems to have no text."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,21 @@ class Detector:
         return self._sorted(quads - border, scores, image)
 
     def _find(self, image: Image, enlarged: float, deadline: Deadline | None) -> tuple[Quads, NDArray[np.float32]]:
-        """The boxes of an image and their scores: of the first look, or of a closer one where that is worth it."""
+        """The boxes of an image and their scores: of the first look, or of a closer one where that is worth it.
+
+        A closer look that finds more boxes than accepted does not count.
+        """
         height, width = image.shape[:2]
         first, closer = (
             map_size(width, height, self._settings.det_limit_side, enlarged, times) for times in (1, CLOSER)
         )
         size = first
         quads, scores = self._look(image, first, 1, deadline)
-        is_small = self._is_small(quads) if len(quads) else width * height >= _WORTH * math.prod(first)
+        is_small = self._is_small(quads) if len(quads) else width * height >= _LARGE * math.prod(first)
         if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(first):
-            size = closer
-            quads, scores = self._look(image, closer, CLOSER, deadline)
+            with suppress(LimitExceeded):  # words apart that were one line at first
+                quads, scores = self._look(image, closer, CLOSER, deadline)
+                size = closer
         return quads * np.array([width / size[0], height / size[1]], np.float32), scores
 
     def _look(

@@ -116,8 +116,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float,
         Meta(ge=0, le=100),
         _about(
-            "Where a quarter of the boxes are lower than this, in pixels as det sees them, or a larger image has none, "
-            "det looks again at twice the size; 0: never."
+            "Where a quarter of the boxes are lower than this, in pixels as det sees them, or an image of twice the "
+            "size has none, det looks again at twice the size; 0: never."
         ),
     ] = 10.0
     det_thresh: Annotated[Fraction, _about("Probability above which a pixel is text.")] = 0.3

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_serving.map_size import input_size, map_size, resized
+from ocr_serving.map_size import input_size, map_size, to_map_size
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_small_images_are_enlarged_and_a_closer_look_is_twice_as_large(size, tim
 def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half():
     stripes = np.zeros((2400, 2880, 3), np.uint8)
     stripes[:, ::3] = 255
-    shrunk = resized(stripes, (960, 800))
+    shrunk = to_map_size(stripes, 960)
     assert shrunk.shape == (800, 960, 3)
     assert np.ptp(shrunk) <= 1, "a third of each pixel is white"
 
@@ -83,6 +83,6 @@ def test_thin_strokes_are_not_lost_where_a_picture_is_shrunk_to_less_than_half()
 def test_a_large_photo_is_seen_as_the_means_of_its_pixels(shape):
     """Of noise: looking at four pixels of twenty would be off by forty."""
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    seen = resized(photo, map_size(shape[1], shape[0], 960))
+    seen = to_map_size(photo, 960)
     exact = cv2.resize(photo, seen.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(seen.astype(int) - exact).mean() < 10

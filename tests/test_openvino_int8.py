@@ -17,7 +17,7 @@ from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
 from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.engine.rounding import EXACT_PAIR, LARGEST_WEIGHT, weight_steps
-from ocr_serving.map_size import map_size, resized
+from ocr_serving.map_size import to_map_size
 from ocr_serving.settings import Settings
 
 PAGES = [sample for sample in samples.render() if sample.name.startswith("imgs/")]
@@ -38,9 +38,7 @@ def logits(name: str, in_8_bits: bool, page: int) -> np.ndarray:
 
 def normalized(name, page):
     how = zoo_models.predictor(name).model.normalization
-    picture = PAGES[page].image
-    size = map_size(picture.shape[1], picture.shape[0], Settings().det_limit_side)
-    return normalize(resized(picture, size)[None], how)
+    return normalize(to_map_size(PAGES[page].image, Settings().det_limit_side)[None], how)
 
 
 def run(graph, image):

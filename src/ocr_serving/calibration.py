@@ -23,7 +23,7 @@ from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.errors import ConfigError, OcrServingError
 from ocr_serving.geometry import Image
-from ocr_serving.map_size import map_size, resized
+from ocr_serving.map_size import to_map_size
 from ocr_serving.model_dir import ModelDir
 from ocr_serving.settings import Settings
 
@@ -65,8 +65,7 @@ def _variants(picture: Image) -> Iterator[Image]:
 
 def _input(model: ModelDir, picture: Image) -> NDArray[np.float32]:
     assert model.normalization is not None
-    size = map_size(picture.shape[1], picture.shape[0], Settings().det_limit_side)
-    return normalize(resized(picture, size)[None], model.normalization)
+    return normalize(to_map_size(picture, Settings().det_limit_side)[None], model.normalization)
 
 
 def _read(path: Path) -> Image:

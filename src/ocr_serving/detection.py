@@ -18,7 +18,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.logistic import logit, sigmoid
-from ocr_serving.map_size import Size, map_size, nearest_multiple, resized
+from ocr_serving.map_size import map_size, nearest_multiple, to_map_size
 from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.settings import Settings
@@ -89,23 +89,23 @@ class Detector:
         A closer look that finds more boxes than accepted does not count.
         """
         height, width = image.shape[:2]
-        first, closer = (
-            map_size(width, height, self._settings.det_limit_side, enlarged, times) for times in (1, CLOSER)
-        )
-        size = first
-        quads, scores = self._look(image, first, 1, deadline)
-        is_small = self._is_small(quads) if len(quads) else width * height >= _LARGE * math.prod(first)
-        if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(first):
+        limit = self._settings.det_limit_side
+        size = map_size(width, height, limit, enlarged)
+        closer = map_size(width, height, limit, enlarged, CLOSER)
+        quads, scores = self._look(image, enlarged, 1, deadline)
+        is_small = self._is_small(quads) if len(quads) else width * height >= _LARGE * math.prod(size)
+        if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(size):
             with suppress(LimitExceeded):  # words apart that were one line at first
-                quads, scores = self._look(image, closer, CLOSER, deadline)
+                quads, scores = self._look(image, enlarged, CLOSER, deadline)
                 size = closer
         return quads * np.array([width / size[0], height / size[1]], np.float32), scores
 
     def _look(
-        self, image: Image, size: Size, times: int, deadline: Deadline | None
+        self, image: Image, enlarged: float, times: int, deadline: Deadline | None
     ) -> tuple[Quads, NDArray[np.float32]]:
-        """The boxes, in pixels of the map, and their scores that an image has in this size."""
-        return boxes_from_logits(self._logits(resized(image, size), times, deadline), self._settings)
+        """The boxes of an image, in pixels of its map, and their scores."""
+        seen = to_map_size(image, self._settings.det_limit_side, enlarged, times)
+        return boxes_from_logits(self._logits(seen, times, deadline), self._settings)
 
     def _is_small(self, quads: Quads) -> bool:
         """Whether text is so small, its boxes being in pixels of the map, that a closer look reads more of it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ocr_serving.geometry import ROTATE_RATIO, Image, Quads, side_lengths
+from ocr_serving.geometry import Image, Quads, is_column, side_lengths
 
 BOX_COLOR = (60, 160, 0)
 TEXT_COLOR = (40, 30, 20)
@@ -48,7 +48,7 @@ def line(image: Image, text: str) -> Image:
 def _write_into(sheet: Image, quad: Quads, text: str) -> None:
     """Draw a text into its quad (4, 2), turned and slanted as the quad is; tall ones read downwards."""
     (top,), (left,) = side_lengths(quad[None])
-    if left >= ROTATE_RATIO * top:
+    if is_column(top, left):
         quad, top, left = np.roll(quad, -1, axis=0), left, top
     label = _label(text, max(1, round(float(top))), max(1, round(float(left))))
     height, width = label.shape[:2]

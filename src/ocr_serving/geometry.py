@@ -68,6 +68,11 @@ def line_order(points: NDArray[np.float32], on_one_line: Callable[[int, int], bo
     return np.array(order, np.intp)
 
 
+def is_column(width: Any, height: Any) -> Any:
+    """Whether a box of these sides is high and narrow, so that its crop is turned; of numbers, or of arrays of them."""
+    return height >= ROTATE_RATIO * width
+
+
 def crop(image: Image, quad: NDArray[np.float32]) -> Image:
     """The upright picture of one quad, float32 (4, 2): see crops()."""
     return crops(image, quad[None])[0]
@@ -84,7 +89,7 @@ def crops(image: Image, quads: Quads, least_height: int = 1) -> list[Image]:
     """
     # What numpy does for all quads at once takes it ten times as long for each by itself.
     sides = np.stack(side_lengths(quads), axis=1)
-    heights = np.where(sides[:, 1] >= ROTATE_RATIO * sides[:, 0], sides[:, 0], sides[:, 1])
+    heights = np.where(is_column(*sides.T), *sides.T)
     enlarged = np.clip(least_height / np.maximum(heights, 1), 1, MOST_ENLARGED)[:, None]
     sizes = np.maximum(np.where(enlarged > 1, np.rint(sides * enlarged), sides).astype(int), 1)
     starts = np.maximum(np.floor(quads.min(axis=1)), 0).astype(int)
@@ -108,4 +113,4 @@ def _upright(window: Image, quad: NDArray[np.float32], width: int, height: int) 
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.rot90(upright) if height >= ROTATE_RATIO * width else upright
+    return np.rot90(upright) if is_column(width, height) else upright

@@ -52,19 +52,20 @@ def nearest_multiple(side: float, stride: int = DET_STRIDE) -> int:
     return max(stride, int(side / stride + 0.5) * stride)
 
 
-def resized(image: Image, size: Size) -> Image:
-    """An image, uint8 (h, w, 3), in another size.
+def to_map_size(image: Image, limit: int, enlarged: float = 1.0, times: int = 1) -> Image:
+    """An image, uint8 (h, w, 3), in the size of its text map: map_size(), which says what the others are.
 
     Shrunk to half or less, each pixel is the mean of those that it stands for: thin strokes would else fall between
     those that are looked at. Shrunk less, that reads photos worse. What is shrunk to a quarter or less is halved first,
     which OpenCV does many times as fast; an odd last row or column is left out of that.
     """
+    size = map_size(image.shape[1], image.shape[0], limit, enlarged, times)
     while _is_times(4, image, size):
         width, height = image.shape[1] // 2, image.shape[0] // 2
         image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     how = cv2.INTER_AREA if _is_times(2, image, size) else cv2.INTER_LINEAR
-    result: Image = cv2.resize(image, size, interpolation=how)
-    return result
+    resized: Image = cv2.resize(image, size, interpolation=how)
+    return resized
 
 
 def _scaled(width: int, height: int, ratio: float, stride: int) -> Size:

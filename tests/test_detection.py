@@ -42,7 +42,7 @@ def detect(image, **settings):
 def test_boxes_equal_the_genuine_ops_but_for_its_rounding():
     """The genuine boxes are truncated to whole pixels three times over; ours are not, hence the 3 pixels."""
     ops = golden.ops()
-    quads, scores = detection.boxes_from_logits(logit(ops["det_out_window"]), Settings(det_box_thresh=0.5))
+    quads, scores, _ = detection.boxes_from_logits(logit(ops["det_out_window"]), Settings(det_box_thresh=0.5))
     quads = (quads + ops["det_out_window_origin"]) * np.array([720 / 544, 1150 / 960])
     assert len(scores) == len(ops["boxes_raw"])
     assert np.abs(quads - ops["boxes_raw"]).max() < 3
@@ -165,6 +165,57 @@ def test_boxes_of_a_closer_look_are_in_pixels_of_the_image():
     quads = detect(kernels(*LOW, size=SHEET)).quads
     whole = detect(kernels(*LOW, size=SHEET), det_limit_side=1920, det_small_text=0).quads
     np.testing.assert_allclose(quads, whole)
+
+
+class Contents(MapPredictor):
+    """A det model that half believes grey, a leader, to be text, but not in a dimmed picture, whose white is not 255.
+
+    Where text is faint, it sees none at all in a dimmed picture.
+    """
+
+    def __init__(self, faint=False):
+        super().__init__()
+        self.faint = faint
+
+    def predict(self, feed, fetch=(), deadline=None):
+        image = feed["x"][..., 0]
+        self.seen.append(image.max())
+        is_dimmed = image.max() < 200
+        white, grey = (170, 110) if is_dimmed else (250, 120)
+        sure, unsure = (-9, -9) if is_dimmed and self.faint else (9, -9 if is_dimmed else -0.7)
+        logits = np.where(image > white, sure, np.where(image > grey, unsure, -9)).astype(np.float32)
+        return dict.fromkeys(fetch, logits[:, None])
+
+
+def contents(rows):
+    """So many entries with a leader and a page number, and a title."""
+    page = kernels((40, 20, 200, 24), size=(640, 960))
+    for row in range(rows):
+        y = 100 + 50 * row
+        page[y : y + 24, 40:900] = 128
+        page[y : y + 24, 40:180] = page[y : y + 24, 860:900] = 255
+    return page
+
+
+def test_entries_and_page_numbers_beside_leaders_are_found():
+    """With its leader, an entry scores too little for a box."""
+    model = Contents()
+    assert len(detection.Detector(model, Settings()).detect(contents(6)).quads) == 1 + 2 * 6
+    assert len(model.seen) == 2
+
+
+def test_few_strips_that_may_be_text_are_no_leaders():
+    model = Contents()
+    assert len(detection.Detector(model, Settings()).detect(contents(2)).quads) == 1
+    assert len(model.seen) == 1
+
+
+def test_a_look_at_the_dimmed_picture_that_finds_less_does_not_count():
+    model = Contents(faint=True)
+    assert len(detection.Detector(model, Settings()).detect(contents(6)).quads) == 1
+    assert len(model.seen) == 2
+    model = Contents()
+    assert len(detection.Detector(model, Settings(det_max_boxes=12)).detect(contents(6)).quads) == 1
 
 
 def test_specks_and_faint_boxes_are_dropped():

@@ -47,7 +47,7 @@ def run(graph, image):
 
 
 def centers(found):
-    quads, _ = boxes_from_logits(found, Settings())
+    quads = boxes_from_logits(found, Settings()).quads
     return quads.mean(1)
 
 

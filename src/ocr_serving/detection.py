@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -46,6 +47,15 @@ _WORTH = 1.5
 """How many times as many pixels a closer look must have to be worth its time."""
 _LARGE = 3
 """How many times as many pixels as det sees an image must have for a closer look if it seems to have no text."""
+STRIP_RATIO = 6.0
+"""How many times as long as high a kernel is that may be a leader, the dots before the page number in a contents."""
+_LEADERS = 3
+"""How many such kernels of too low a score a page with leaders has; hardly any other has more than one."""
+_DIM_CONTRAST, _DIM_BLACK = 0.45, 57
+"""Contrast and black of a dimmed picture. Normalised for the model, it is as RapidOCR shows pictures, with mean and
+deviation 0.5, not ImageNet's."""
+_SURE = 0.7
+"""Score of a box that is surely text."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,25 @@ class Detection:
 
     quads: Quads
     scores: NDArray[np.float32]
+
+
+class Boxes(NamedTuple):
+    """The boxes of a text map.
+
+    Attributes:
+        quads: float32 (n, 4, 2), pixels of the map, clockwise from top-left.
+        scores: float32 (n,), mean probability inside each kernel.
+        unsure_strips: how many long kernels had too low a score for a box.
+    """
+
+    quads: Quads
+    scores: NDArray[np.float32]
+    unsure_strips: int
+
+    @property
+    def sure(self) -> int:
+        """How many of them are surely text."""
+        return int(np.count_nonzero(self.scores >= _SURE))
 
 
 class Detector:
@@ -92,20 +121,29 @@ class Detector:
         limit = self._settings.det_limit_side
         size = map_size(width, height, limit, enlarged)
         closer = map_size(width, height, limit, enlarged, CLOSER)
-        quads, scores = self._look(image, enlarged, 1, deadline)
+        quads, scores, _ = self._look(image, enlarged, 1, deadline)
         is_small = self._is_small(quads) if len(quads) else width * height >= _LARGE * math.prod(size)
         if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(size):
             with suppress(LimitExceeded):  # words apart that were one line at first
-                quads, scores = self._look(image, enlarged, CLOSER, deadline)
+                quads, scores, _ = self._look(image, enlarged, CLOSER, deadline)
                 size = closer
         return quads * np.array([width / size[0], height / size[1]], np.float32), scores
 
-    def _look(
-        self, image: Image, enlarged: float, times: int, deadline: Deadline | None
-    ) -> tuple[Quads, NDArray[np.float32]]:
-        """The boxes of an image, in pixels of its map, and their scores."""
+    def _look(self, image: Image, enlarged: float, times: int, deadline: Deadline | None) -> Boxes:
+        """The boxes of an image.
+
+        Leaders and what stands beside them make one long kernel whose score is too low for a box. Where there are such
+        kernels det looks again at the picture dimmed, in which it overlooks dots. Faint text it overlooks there, too,
+        so that look counts only if it has more boxes that are surely text.
+        """
         seen = to_map_size(image, self._settings.det_limit_side, enlarged, times)
-        return boxes_from_logits(self._logits(seen, times, deadline), self._settings)
+        boxes = boxes_from_logits(self._logits(seen, times, deadline), self._settings)
+        if boxes.unsure_strips >= _LEADERS:
+            dimmed = cv2.convertScaleAbs(seen, alpha=_DIM_CONTRAST, beta=_DIM_BLACK)
+            with suppress(LimitExceeded):
+                again = boxes_from_logits(self._logits(dimmed, times, deadline), self._settings)
+                boxes = max(boxes, again, key=lambda look: look.sure)
+        return boxes
 
     def _is_small(self, quads: Quads) -> bool:
         """Whether text is so small, its boxes being in pixels of the map, that a closer look reads more of it."""
@@ -156,18 +194,13 @@ def is_cut_out(image: Image) -> bool:
     return bool(short < CUT_OUT_SIDE and long <= CUT_OUT_RATIO * short)
 
 
-def boxes_from_logits(
-    logits: NDArray[np.float32], settings: Settings, min_size: float = MIN_SIZE
-) -> tuple[Quads, NDArray[np.float32]]:
+def boxes_from_logits(logits: NDArray[np.float32], settings: Settings, min_size: float = MIN_SIZE) -> Boxes:
     """DB post-processing, without a sigmoid over the whole map: it keeps the order, and only scores need its values.
 
     Args:
         logits: float32 (h, w), the logit of each pixel's probability of being text.
         settings: det_thresh, det_box_thresh, det_unclip_ratio and det_max_boxes are used.
         min_size: see MIN_SIZE.
-
-    Returns:
-        quads float32 (n, 4, 2) in pixels of the map, clockwise from top-left, and their scores float32 (n,).
 
     Raises:
         LimitExceeded: more than det_max_boxes of them.
@@ -177,12 +210,14 @@ def boxes_from_logits(
     contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     quads: list[NDArray[np.float32]] = []
     scores: list[float] = []
+    unsure_strips = 0
     for contour in contours:
         center, size, angle = cv2.minAreaRect(contour)
         if min(size) < min_size:
             continue
         score = kernel_score(logits, cv2.boxPoints((center, size, angle)))
         if score < settings.det_box_thresh:
+            unsure_strips += max(size) > STRIP_RATIO * min(size)
             continue
         size = unclip(size, settings.det_unclip_ratio)
         if min(size) < min_size + BOX_MARGIN:
@@ -194,7 +229,7 @@ def boxes_from_logits(
             )
         quads.append(order_points(cv2.boxPoints((center, size, angle))))
         scores.append(score)
-    return np.array(quads, np.float32).reshape(-1, 4, 2), np.array(scores, np.float32)
+    return Boxes(np.array(quads, np.float32).reshape(-1, 4, 2), np.array(scores, np.float32), unsure_strips)
 
 
 def unclip(size: tuple[float, float], ratio: float) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving import leaders
 from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
@@ -92,6 +93,8 @@ class Recognizer:
         """
         self._predictor = predictor
         self._characters = characters
+        self._is_text = np.array([i != BLANK and c not in leaders.CHARACTERS for i, c in enumerate(characters)])
+        self._spaces = [i for i, character in enumerate(characters) if character == " " and i != BLANK][:1]
         self.height = height
         self._settings = settings
         # As many portions at once as an engine runs: with more, those that are prepared take cores from those computed.
@@ -110,22 +113,48 @@ class Recognizer:
         Raises:
             The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
         """
-        longest = LONGEST_LINE * self.height // 48
-        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self.height) for crop in crops]
-        short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
-        read = iter(self._recognize(short, deadline))
-        lines = [
-            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self.height)
-            for crop, parts in zip(crops, cuts, strict=True)
-        ]
+        lines = self._lines(crops, deadline)
         failed = [line.error for line in lines if line.error is not None]
         if failed and len(failed) == len(lines):
             raise failed[0]
-        return lines
+        return self._without_leaders(lines, crops, deadline)
 
     def close(self) -> None:
         """Stop the threads; no call may follow."""
         self._workers.shutdown(cancel_futures=True)
+
+    def _without_leaders(self, lines: Sequence[Line], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        """The lines; where text stands far apart, its parts are read alone as well, and the better reading counts."""
+        apart: dict[int, list[slice]] = {}
+        for i, (line, crop) in enumerate(zip(lines, crops, strict=True)):
+            parts = leaders.text_parts(line.index, self._is_text, crop.shape[1], crop.shape[0])
+            if len(parts) > 1:
+                apart[i] = parts
+        read = iter(self._lines([crops[i][:, part] for i, parts in apart.items() for part in parts], deadline))
+        better = list(lines)
+        for i, parts in apart.items():
+            again = [next(read) for _ in parts]
+            if min(line.letters for line in again) > 0:
+                better[i] = max(self._in_a_row(again), better[i], key=lambda reading: reading.letters)
+        return better
+
+    def _in_a_row(self, parts: Sequence[Line]) -> Line:
+        """The parts of a line as one, with a space between them."""
+        space = np.array([BLANK, *self._spaces, BLANK], np.int32)
+        least = np.full(len(space), min(line.score for line in parts), np.float32)
+        steps = leaders.in_a_row([(line.index, line.probability) for line in parts], (space, least))
+        return ctc_decode(*steps, self._characters)
+
+    def _lines(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop; crops longer than LONGEST_LINE are read in pieces."""
+        longest = LONGEST_LINE * self.height // 48
+        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self.height) for crop in crops]
+        short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
+        read = iter(self._recognize(short, deadline))
+        return [
+            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self.height)
+            for crop, parts in zip(crops, cuts, strict=True)
+        ]
 
     def _joined(self, read: Sequence[Line], parts: Sequence[Window], width: float) -> Line:
         """The line that was read in pieces, each `width` pixels of the line wide."""

@@ -60,7 +60,7 @@ class DBPostProcess:
 
     def _boxes(self, probability: NDArray[np.float32], ratio: Sequence[float]) -> Quads:
         height, width = probability.shape
-        quads, _ = boxes_from_logits(logit(probability), self._settings, _MIN_SIZE)
+        quads = boxes_from_logits(logit(probability), self._settings, _MIN_SIZE).quads
         clipped: Quads = np.clip(quads[: self._max_candidates], 0, np.array([width, height], np.float32))
         clipped /= np.array([ratio[1], ratio[0]], np.float32)
         return clipped

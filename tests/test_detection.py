@@ -211,11 +211,33 @@ def test_few_strips_that_may_be_text_are_no_leaders():
 
 
 def test_a_look_at_the_dimmed_picture_that_finds_less_does_not_count():
-    model = Contents(faint=True)
-    assert len(detection.Detector(model, Settings()).detect(contents(6)).quads) == 1
-    assert len(model.seen) == 2
-    model = Contents()
-    assert len(detection.Detector(model, Settings(det_max_boxes=12)).detect(contents(6)).quads) == 1
+    for model, most in ((Contents(faint=True), 3000), (Contents(), 12)):
+        once = Settings(det_enlarge=1, det_max_boxes=most)
+        assert len(detection.Detector(model, once).detect(contents(6)).quads) == 1
+        assert len(model.seen) == 2
+
+
+class Shortsighted(MapPredictor):
+    """A det model that half believes lines to be text until it sees them large enough."""
+
+    def predict(self, feed, fetch=(), deadline=None):
+        image = feed["x"]
+        self.seen.append(image.shape)
+        text = 9 if image.shape[2] > 1200 else -0.7
+        logits = np.where(image[:, None, :, :, 0] > 127, text, -9).astype(np.float32)
+        return dict.fromkeys(fetch, logits)
+
+
+def test_where_det_doubts_several_lines_it_looks_again_at_half_as_large_again():
+    def found(rows, size, **settings):
+        image = kernels(*[(100, 100 + 80 * row, 700, 24) for row in range(rows)], size=size)
+        model = Shortsighted()
+        boxes = detection.Detector(model, Settings(det_small_text=0, **settings)).detect(image).quads
+        return [shape[1:3] for shape in model.seen], len(boxes)
+
+    assert found(4, SHEET) == ([(640, 960), (640, 960), (960, 1440)], 4), "dimmed, it is no better"
+    assert found(2, SHEET) == ([(640, 960)], 0)
+    assert found(4, (640, 960), det_enlarge=1) == ([(640, 960), (640, 960)], 0), "there is nothing more to see"
 
 
 def test_specks_and_faint_boxes_are_dropped():

@@ -39,6 +39,8 @@ BORDER = 32
 the number matters little."""
 BOX_MARGIN = 2.0
 """How much longer a box's sides must be than a kernel's, once it is widened; the original's."""
+NEARER = 1.5
+"""How many times as large a picture is at a nearer look, where det doubts what may be lines of text."""
 CLOSER = 2
 """How many times as large a picture is at a closer look."""
 _SMALLEST = 0.25
@@ -49,8 +51,8 @@ _LARGE = 3
 """How many times as many pixels as det sees an image must have for a closer look if it seems to have no text."""
 STRIP_RATIO = 6.0
 """How many times as long as high a kernel is that may be a leader, the dots before the page number in a contents."""
-_LEADERS = 3
-"""How many such kernels of too low a score a page with leaders has; hardly any other has more than one."""
+_DOUBTS = 3
+"""How many such kernels of too low a score a page with leaders has; hardly any other picture has more than one."""
 _DIM_CONTRAST, _DIM_BLACK = 0.45, 57
 """Contrast and black of a dimmed picture. Normalised for the model, it is as RapidOCR shows pictures, with mean and
 deviation 0.5, not ImageNet's."""
@@ -113,23 +115,28 @@ class Detector:
         return self._sorted(quads - border, scores, image)
 
     def _find(self, image: Image, enlarged: float, deadline: Deadline | None) -> tuple[Quads, NDArray[np.float32]]:
-        """The boxes of an image and their scores: of the first look, or of a closer one where that is worth it.
+        """The boxes of an image and their scores: of the first look, or of a nearer or closer one where that is worth it.
 
-        A closer look that finds more boxes than accepted does not count.
+        A nearer look counts if it has more boxes that are surely text, neither if it has more than are accepted.
         """
         height, width = image.shape[:2]
         limit = self._settings.det_limit_side
         size = map_size(width, height, limit, enlarged)
-        closer = map_size(width, height, limit, enlarged, CLOSER)
-        quads, scores, _ = self._look(image, enlarged, 1, deadline)
-        is_small = self._is_small(quads) if len(quads) else width * height >= _LARGE * math.prod(size)
+        nearer, closer = (map_size(width, height, limit, enlarged, times) for times in (NEARER, CLOSER))
+        boxes = self._look(image, enlarged, 1, deadline)
+        if boxes.unsure_strips >= _DOUBTS and math.prod(nearer) >= _WORTH * math.prod(size):
+            with suppress(LimitExceeded):
+                again = self._look(image, enlarged, NEARER, deadline)
+                if again.sure > boxes.sure:
+                    boxes, size = again, nearer
+        is_small = self._is_small(boxes.quads) if len(boxes.quads) else width * height >= _LARGE * math.prod(size)
         if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(size):
             with suppress(LimitExceeded):  # words apart that were one line at first
-                quads, scores, _ = self._look(image, enlarged, CLOSER, deadline)
-                size = closer
+                boxes, size = self._look(image, enlarged, CLOSER, deadline), closer
+        quads, scores, _ = boxes
         return quads * np.array([width / size[0], height / size[1]], np.float32), scores
 
-    def _look(self, image: Image, enlarged: float, times: int, deadline: Deadline | None) -> Boxes:
+    def _look(self, image: Image, enlarged: float, times: float, deadline: Deadline | None) -> Boxes:
         """The boxes of an image.
 
         Leaders and what stands beside them make one long kernel whose score is too low for a box. Where there are such
@@ -138,7 +145,7 @@ class Detector:
         """
         seen = to_map_size(image, self._settings.det_limit_side, enlarged, times)
         boxes = boxes_from_logits(self._logits(seen, times, deadline), self._settings)
-        if boxes.unsure_strips >= _LEADERS:
+        if boxes.unsure_strips >= _DOUBTS:
             dimmed = cv2.convertScaleAbs(seen, alpha=_DIM_CONTRAST, beta=_DIM_BLACK)
             with suppress(LimitExceeded):
                 again = boxes_from_logits(self._logits(dimmed, times, deadline), self._settings)
@@ -150,7 +157,7 @@ class Detector:
         heights = np.minimum(*side_lengths(quads))
         return bool(np.quantile(heights, _SMALLEST) < self._settings.det_small_text)
 
-    def _logits(self, image: Image, times: int, deadline: Deadline | None) -> NDArray[np.float32]:
+    def _logits(self, image: Image, times: float, deadline: Deadline | None) -> NDArray[np.float32]:
         """The text map, float32 (h, w), of an image of map_size(), put together from windows where it is long."""
         height, width = image.shape[:2]
         upright = height > width

@@ -18,7 +18,7 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
-def map_size(width: int, height: int, limit: int, enlarged: float = 1.0, times: int = 1) -> Size:
+def map_size(width: int, height: int, limit: int, enlarged: float = 1.0, times: float = 1) -> Size:
     """The size of the text map of an image: at most `limit` on the long side, and more for long images.
 
     Of a long image, the short side gets as many pixels as that of a page would, and det sees it in windows.
@@ -52,7 +52,7 @@ def nearest_multiple(side: float, stride: int = DET_STRIDE) -> int:
     return max(stride, int(side / stride + 0.5) * stride)
 
 
-def to_map_size(image: Image, limit: int, enlarged: float = 1.0, times: int = 1) -> Image:
+def to_map_size(image: Image, limit: int, enlarged: float = 1.0, times: float = 1) -> Image:
     """An image, uint8 (h, w, 3), in the size of its text map: map_size(), which says what the others are.
 
     Shrunk to half or less, each pixel is the mean of those that it stands for: thin strokes would else fall between

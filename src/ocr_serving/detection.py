@@ -115,7 +115,7 @@ class Detector:
         return self._sorted(quads - border, scores, image)
 
     def _find(self, image: Image, enlarged: float, deadline: Deadline | None) -> tuple[Quads, NDArray[np.float32]]:
-        """The boxes of an image and their scores: of the first look, or of a nearer or closer one where that is worth it.
+        """The boxes of an image and their scores: of the first look, or of a nearer or closer one if it is worth it.
 
         A nearer look counts if it has more boxes that are surely text, neither if it has more than are accepted.
         """

@@ -7,8 +7,8 @@ needed. All stay loaded, and read every image in turn, so that whatever else the
 that from the bytes of an image file to its texts; the p99 of fewer than 100 images is the slowest.
 
 Det sees images whose longest side has 960 pixels at most, our default (where text is small or in doubt, ours then
-looks again at up to twice the size), in all systems but one: RapidOCR is measured at its own default, which enlarges images until their
-shorter side has 736 pixels, and, in the rows named -960, at a longest side of 960.
+looks again at up to twice the size), in all systems but one: RapidOCR is measured at its own default, which enlarges
+images until their shorter side has 736 pixels, and, in the rows named -960, at a longest side of 960.
 """
 
 from __future__ import annotations

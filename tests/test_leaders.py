@@ -106,4 +106,4 @@ def test_a_table_of_contents_is_read_with_its_page_numbers(leader, pipeline):
         cv2.putText(page, number, (end, y), (0, 0, 0), face, size)
     found = " ".join(pipeline.run(page).texts).replace(".", " ").replace("-", " ").split()
     words = Counter(word for entry in [*ENTRIES.items()] * 3 for text in entry for word in text.split())
-    assert (words & Counter(found)).total() >= 0.95 * words.total()
+    assert (words & Counter(found)).total() >= 0.9 * words.total()

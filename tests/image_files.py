@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ocr_serving.draw import WEIGHT
+
 TEXTS = ("Invoice 2024/17", "Total due 348,90")
 INK = (120, 40, 20)
 
@@ -18,7 +20,7 @@ def picture() -> np.ndarray:
     """Two lines of text, uint8 (150, 420, 3) BGR."""
     image = np.full((150, 420, 3), 255, np.uint8)
     for text, y in zip(TEXTS, (55, 120), strict=True):
-        cv2.putText(image, text, (20, y), INK, cv2.FontFace("uni"), 40)
+        cv2.putText(image, text, (20, y), INK, cv2.FontFace("uni"), 40, WEIGHT)
     return image
 
 

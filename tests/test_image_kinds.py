@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ocr_serving import image
+from ocr_serving.draw import WEIGHT
 from ocr_serving.errors import BadInput, LimitExceeded
 
 LIMIT = 10**6
@@ -144,6 +145,6 @@ def test_a_page_of_thousands_of_boxes_is_refused_in_words(pipeline):
     page = np.full((960, 960, 3), 255, np.uint8)
     for y in range(9, 960, 12):
         for x in range(1, 950, 12):
-            cv2.putText(page, "e", (x, y), (0, 0, 0), cv2.FontFace("uni"), 9)
+            cv2.putText(page, "e", (x, y), (0, 0, 0), cv2.FontFace("uni"), 9, WEIGHT)
     with pytest.raises(LimitExceeded, match=r"more than 3000 pieces of text.*det_max_boxes"):
         pipeline.run(page)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ocr_serving import leaders
+from ocr_serving.draw import WEIGHT
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.recognition import Recognizer, ctc_decode
@@ -90,20 +91,22 @@ ENTRIES = {
 
 
 def width(face, text, size):
-    return cv2.putText(np.zeros((9, 9, 3), np.uint8), text, (0, 0), (0, 0, 0), face, size)[0][0]
+    return cv2.putText(np.zeros((9, 9, 3), np.uint8), text, (0, 0), (0, 0, 0), face, size, WEIGHT)[0][0]
 
 
 @pytest.mark.parametrize("leader", [" .", " -"])
 def test_a_table_of_contents_is_read_with_its_page_numbers(leader, pipeline):
-    face, size = cv2.FontFace("sans"), 26
+    face, size = cv2.FontFace("sans"), 24
     page = np.full((1754, 1240, 3), 255, np.uint8)
     for line, (entry, number) in enumerate([*ENTRIES.items()] * 3):
         y = 100 + 52 * line
-        (begin, _), _ = cv2.putText(page, entry, (100, y), (0, 0, 0), face, size)
+        (begin, _), _ = cv2.putText(page, entry, (100, y), (0, 0, 0), face, size, WEIGHT)
         end = 1140 - width(face, number, size)
         times = (end - begin - 20) // width(face, leader, size)
-        cv2.putText(page, leader * times, (end - 10 - times * width(face, leader, size), y), (0, 0, 0), face, size)
-        cv2.putText(page, number, (end, y), (0, 0, 0), face, size)
+        cv2.putText(
+            page, leader * times, (end - 10 - times * width(face, leader, size), y), (0, 0, 0), face, size, WEIGHT
+        )
+        cv2.putText(page, number, (end, y), (0, 0, 0), face, size, WEIGHT)
     found = " ".join(pipeline.run(page).texts).replace(".", " ").replace("-", " ").split()
     words = Counter(word for entry in [*ENTRIES.items()] * 3 for text in entry for word in text.split())
-    assert (words & Counter(found)).total() >= 0.9 * words.total()
+    assert (words & Counter(found)).total() >= 0.95 * words.total()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_serving import long_lines
+from ocr_serving.draw import WEIGHT
 from ocr_serving.errors import EngineFailed
 from ocr_serving.predictor.base import Predictor
 from ocr_serving.recognition import LONGEST_LINE, WIDTHS, Recognizer, ctc_decode, natural_width
@@ -137,7 +138,7 @@ def test_a_long_strip_of_text_is_read_to_its_end(height, size, least, pipeline):
     while x < strip.shape[1] - 1000:
         words.append(f"{random.choice(WORDS)}{len(words)}")
         after, _ = cv2.putText(
-            strip, words[-1], (x, height // 2 + size * 2 // 5), (20, 20, 20), cv2.FontFace("sans"), size
+            strip, words[-1], (x, height // 2 + size * 2 // 5), (20, 20, 20), cv2.FontFace("sans"), size, WEIGHT
         )
         x = after[0] + size // 2
     [line] = pipeline.run(strip).texts
@@ -149,5 +150,5 @@ def test_a_long_screenshot_is_read_line_by_line(pipeline):
     random = np.random.default_rng(0)
     while (y := y + int(random.integers(40, 60))) < 2950:
         lines.append(" ".join([*random.choice(WORDS, 4), str(len(lines))]))
-        cv2.putText(page, lines[-1], (20, y), (30, 30, 30), cv2.FontFace("sans"), int(random.integers(16, 28)))
+        cv2.putText(page, lines[-1], (20, y), (30, 30, 30), cv2.FontFace("sans"), int(random.integers(16, 28)), WEIGHT)
     assert [text.replace(" ", "") for text in pipeline.run(page).texts] == [line.replace(" ", "") for line in lines]

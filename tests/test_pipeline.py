@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from ocr_serving.draw import WEIGHT
+
 
 def cut_out(text, size, margin):
     """The text, dark on light, with so many pixels around its letters."""
     picture = np.full((3 * size, 2 * size * len(text), 3), 225, np.uint8)
-    cv2.putText(picture, text, (size, 2 * size), (40, 30, 30), cv2.FontFace("sans"), size)
+    cv2.putText(picture, text, (size, 2 * size), (40, 30, 30), cv2.FontFace("sans"), size, WEIGHT)
     x, y, width, height = cv2.boundingRect((picture[..., 0] < 200).astype(np.uint8))
     return np.ascontiguousarray(picture[y - margin : y + height + margin, x - margin : x + width + margin])
 

@@ -49,7 +49,7 @@ _WORTH = 1.5
 """How many times as many pixels a closer look must have to be worth its time."""
 _LARGE = 3
 """How many times as many pixels as det sees an image must have for a closer look if it seems to have no text."""
-STRIP_RATIO = 6.0
+_STRIP_RATIO = 6.0
 """How many times as long as high a kernel is that may be a leader, the dots before the page number in a contents."""
 _DOUBTS = 3
 """How many such kernels of too low a score a page with leaders has; hardly any other picture has more than one."""
@@ -133,8 +133,7 @@ class Detector:
         if is_small and self._settings.det_small_text and math.prod(closer) >= _WORTH * math.prod(size):
             with suppress(LimitExceeded):  # words apart that were one line at first
                 boxes, size = self._look(image, enlarged, CLOSER, deadline), closer
-        quads, scores, _ = boxes
-        return quads * np.array([width / size[0], height / size[1]], np.float32), scores
+        return boxes.quads * np.array([width / size[0], height / size[1]], np.float32), boxes.scores
 
     def _look(self, image: Image, enlarged: float, times: float, deadline: Deadline | None) -> Boxes:
         """The boxes of an image.
@@ -224,7 +223,7 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings, min_size:
             continue
         score = kernel_score(logits, cv2.boxPoints((center, size, angle)))
         if score < settings.det_box_thresh:
-            unsure_strips += max(size) > STRIP_RATIO * min(size)
+            unsure_strips += max(size) > _STRIP_RATIO * min(size)
             continue
         size = unclip(size, settings.det_unclip_ratio)
         if min(size) < min_size + BOX_MARGIN:

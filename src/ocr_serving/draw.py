@@ -14,7 +14,7 @@ TEXT_COLOR = (40, 30, 20)
 FONT = "uni"
 """The built-in font that has Chinese characters."""
 WEIGHT = 400
-"""Regular."""
+"""Regular. Without a weight, OpenCV draws letters as bold as whatever the process drew last."""
 LETTER_HEIGHT = 0.8
 """Height of the letters as a part of their box's height."""
 

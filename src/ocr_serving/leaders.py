@@ -39,14 +39,14 @@ def text_parts(index: NDArray[np.integer], is_text: NDArray[np.bool_], width: in
     return [slice(max(0, int(begin)), min(width, round(end))) for begin, end in zip(begins, ends, strict=True)]
 
 
-def in_a_row(parts: Sequence[Steps], between: Steps) -> Steps:
+def join(steps: Sequence[Steps], between: Steps) -> Steps:
     """The time steps of a line out of those of its parts.
 
     Args:
-        parts: of each part.
+        steps: of each part.
         between: what stands between two of them.
     """
-    row = [parts[0]]
-    for part in parts[1:]:
+    row = [steps[0]]
+    for part in steps[1:]:
         row += between, part
     return np.concatenate([index for index, _ in row]), np.concatenate([probability for _, probability in row])

@@ -142,7 +142,7 @@ class Recognizer:
         """The parts of a line as one, with a space between them."""
         space = np.array([BLANK, *self._spaces, BLANK], np.int32)
         least = np.full(len(space), min(line.score for line in parts), np.float32)
-        steps = leaders.in_a_row([(line.index, line.probability) for line in parts], (space, least))
+        steps = leaders.join([(line.index, line.probability) for line in parts], (space, least))
         return ctc_decode(*steps, self._characters)
 
     def _lines(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving.draw import WEIGHT
 from ocr_serving.geometry import Image, Quads
 
 Color = tuple[int, int, int]
@@ -179,7 +180,7 @@ def _sign() -> Sample:
 
 def _line(name: str, text: Text, paper: Color) -> Sample:
     """A crop that holds one line."""
-    right = cv2.getTextSize((0, 0), text.text, (text.x, text.y), cv2.FontFace(text.font), text.size, 400)
+    right = cv2.getTextSize((0, 0), text.text, (text.x, text.y), cv2.FontFace(text.font), text.size, WEIGHT)
     crop = np.full((text.y + text.size // 2, right[0] + right[2] + text.x, 3), paper, np.uint8)
     quads = _write(crop, (text,))
     return _sample(f"rec_img/{name}", _noisy(cv2.GaussianBlur(crop, (0, 0), 0.6), 4), (text,), quads)
@@ -190,8 +191,8 @@ def _write(sheet: Image, texts: tuple[Text, ...]) -> Quads:
     quads = []
     for text in texts:
         font = cv2.FontFace(text.font)
-        x, y, w, h = cv2.getTextSize((0, 0), text.text, (text.x, text.y), font, text.size, 400)
-        cv2.putText(sheet, text.text, (text.x, text.y), text.color, font, text.size, 400)
+        x, y, w, h = cv2.getTextSize((0, 0), text.text, (text.x, text.y), font, text.size, WEIGHT)
+        cv2.putText(sheet, text.text, (text.x, text.y), text.color, font, text.size, WEIGHT)
         quads.append([(x, y), (x + w, y), (x + w, y + h), (x, y + h)])
     return np.array(quads, np.float32)
 

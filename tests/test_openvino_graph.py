@@ -67,6 +67,7 @@ def test_a_simplified_det_graph_gives_the_same_map_from_border_to_border(name, r
     openvino_graph.simplify_det(simple)
     before, after = (Counter(node.get_type_name() for node in g.get_ordered_ops()) for g in (graph, simple))
     assert {kind: before[kind] - after[kind] for kind in removed} == removed
+    assert maps_added_to_their_product(simple) == 0
     for form in (graph, simple):
         openvino_graph.cut_sigmoid(form)  # the logits, so that errors show where the map is all but 0
     for i, (height, width) in enumerate([(32, 32), (64, 96), (160, 32), (288, 416)]):
@@ -74,6 +75,13 @@ def test_a_simplified_det_graph_gives_the_same_map_from_border_to_border(name, r
         image = np.kron(blocks, np.ones((1, 1, 8, 8))).astype(np.float32)
         [expected], [found] = run(graph, image), run(simple, image)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def maps_added_to_their_product(graph) -> int:
+    """How many maps are added to what they are multiplied to."""
+    sums = [node.input_values() for node in graph.get_ordered_ops() if node.get_type_name() == "Add"]
+    pairs = [pair for a, b in sums for pair in ((a, b.get_node()), (b, a.get_node()))]
+    return sum(product.get_type_name() == "Multiply" and value in product.input_values() for value, product in pairs)
 
 
 def test_a_det_model_has_no_best_classes():

@@ -28,11 +28,11 @@ def graph_of(name):
 
 
 @cache
-def logits(name: str, in_8_bits: bool, page: int) -> np.ndarray:
-    """The text map (h, w) of a sample page."""
+def logits(name: str, page: int, bytes_for: str = "") -> np.ndarray:
+    """The text map (h, w) of a sample page; in 8 bits as they go with f32 or bf16, if any."""
     graph = graph_of(name)
-    if in_8_bits:
-        openvino_int8.quantize(graph, int8_layers.read(zoo_models.predictor(name).model))
+    if bytes_for:
+        openvino_int8.quantize(graph, int8_layers.read(zoo_models.predictor(name).model), bytes_for == "bf16")
     return run(graph, normalized(name, page))
 
 
@@ -52,9 +52,10 @@ def centers(found):
 
 
 @pytest.mark.parametrize("page", range(len(PAGES)))
+@pytest.mark.parametrize("bytes_for", ["f32", "bf16"])
 @pytest.mark.parametrize("name", ["ocr_det", "ppocrv6_tiny_det"])
-def test_the_zoo_s_models_find_the_same_boxes_in_8_bits(name, page):
-    exact, rounded = logits(name, False, page), logits(name, True, page)
+def test_the_zoo_s_models_find_the_same_boxes_in_8_bits(name, bytes_for, page):
+    exact, rounded = logits(name, page), logits(name, page, bytes_for)
     apart = np.linalg.norm(centers(rounded)[:, None] - centers(exact), axis=-1)
     assert apart.shape[0] == apart.shape[1]
     assert apart.min(0).max() < 2
@@ -66,10 +67,10 @@ def test_what_rounding_adds_on_average_is_taken_off():
     """Without it, receipts fall apart."""
     layers = int8_layers.read(zoo_models.predictor("ppocrv6_tiny_det").model)
     graph = graph_of("ppocrv6_tiny_det")
-    openvino_int8.quantize(graph, [msgspec.structs.replace(x, error=(0.0,) * len(x.error)) for x in layers])
+    openvino_int8.quantize(graph, [msgspec.structs.replace(x, error=(0.0,) * len(x.error)) for x in layers], False)
     uncorrected = run(graph, normalized("ppocrv6_tiny_det", 1))
-    exact = logits("ppocrv6_tiny_det", False, 1)
-    assert np.abs(uncorrected - exact).mean() > 2 * np.abs(logits("ppocrv6_tiny_det", True, 1) - exact).mean()
+    exact = logits("ppocrv6_tiny_det", 1)
+    assert np.abs(uncorrected - exact).mean() > 2 * np.abs(logits("ppocrv6_tiny_det", 1, "f32") - exact).mean()
 
 
 def test_calibrated_on_pictures_the_graph_is_close_to_what_it_was():
@@ -80,7 +81,7 @@ def test_calibrated_on_pictures_the_graph_is_close_to_what_it_was():
     names = [layer.name for layer in layers]
     assert names == [layer.name for layer in int8_layers.read(zoo_models.predictor("ppocrv6_tiny_det").model)]
     exact = run(graph.clone(), blocks[3])
-    openvino_int8.quantize(graph, layers)
+    openvino_int8.quantize(graph, layers, False)
     assert 0 < (run(graph, blocks[3]) - exact).std() < 0.1 * exact.std()
 
 

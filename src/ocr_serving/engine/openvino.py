@@ -192,7 +192,7 @@ class OpenVINOEngine:
         if is_bf16:
             layers = tuple(layer for layer in layers if len(layer.scale) * len(layer.error) >= _LEAST_PRODUCTS)
         if layers:
-            openvino_int8.quantize(self._graph, layers)
+            openvino_int8.quantize(self._graph, layers, is_bf16)
             self.precision = "int8"
 
     def _choose_precision(self, wanted: str) -> str:

@@ -20,6 +20,7 @@ def simplify_det(graph: Any) -> None:
         ("Convolution", _convolve_before_enlarging),
         ("Convolution", _convolve_before_concatenating),
         ("DepthToSpace", _join_depth_to_space),
+        ("Add", _scale_once),
     ):
         for node in graph.get_ordered_ops():
             if node.get_type_name() == kind:
@@ -113,6 +114,26 @@ def _join_depth_to_space(node: Any) -> None:
     hidden = ops.relu(ops.add(first.input_value(0), bias.repeat(4, axis=1)))
     product = _convolution(hidden, weights, _form_of(1, 0), conv.get_friendly_name())
     node.output(0).replace(ops.depth_to_space(product, "depth_first", 4).output(0))
+
+
+def _scale_once(node: Any) -> None:
+    """Make a map plus its product with a factor for each channel a single product, with the factor plus one.
+
+    So the squeeze-and-excitation blocks of the neck end: one pass over the map, not two.
+    """
+    from openvino import opset13 as ops
+
+    for i in (0, 1):
+        map_, product = node.input_value(i), node.input_value(1 - i).get_node()
+        if product.get_type_name() != "Multiply":
+            continue
+        factors = [port.get_source_output() for port in product.inputs()]
+        for factor, other in (factors, factors[::-1]):
+            shape = factor.get_partial_shape()
+            if other == map_ and len(shape) == 4 and list(shape)[2:] == [1, 1]:
+                more = ops.add(factor, np.ones(1, np.float32))
+                node.output(0).replace(ops.multiply(map_, more).output(0))
+                return
 
 
 def cut_sigmoid(graph: Any) -> None:

@@ -35,18 +35,27 @@ def fit(graph: Any, layers: Sequence[Layer]) -> bool:
     return all(_fits(layer, nodes.get(layer.name)) for layer in layers)
 
 
-def quantize(graph: Any, layers: Sequence[Layer]) -> None:
-    """Run these convolutions, which fit the graph, in 8 bits, in place."""
+def quantize(graph: Any, layers: Sequence[Layer], is_bf16: bool) -> None:
+    """Run these convolutions, which fit the graph, in 8 bits, in place.
+
+    Args:
+        graph: simplified (openvino_graph.simplify_det).
+        layers: which, and how.
+        is_bf16: whether all else is computed in bf16.
+    """
     from openvino import opset13 as ops
 
     nodes = _by_name(graph)
     rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
+    if is_bf16:
+        layers = [msgspec.structs.replace(layer, scale=_inverse_bf16(layer.scale)) for layer in layers]
     for layer in layers:
         node = nodes[layer.name]
         source = node.input_value(0)
         key = source.get_node().get_name(), source.get_index()
         if key not in rounded:
-            rounded[key] = _rounded(source, layer)
+            is_shared = len(source.get_target_inputs()) > 1
+            rounded[key] = (_scaled_and_rounded if is_bf16 and is_shared else _rounded)(source, layer)
         product = _product(rounded[key], node, layer)
         node.output(0).replace(ops.subtract(product, _by_channel(layer.error)).output(0))
     graph.validate_nodes_and_infer_types()
@@ -153,6 +162,27 @@ def _rounded(source: Any, layer: Layer) -> Any:
 
     scale, ends = _by_channel(layer.scale), (np.float32(layer.low), np.float32(layer.high))
     return ops.fake_quantize(source, *(end * scale for end in ends), *ends, _STEPS + 1)
+
+
+def _scaled_and_rounded(source: Any, layer: Layer) -> Any:
+    """The same, scaled by a convolution with the rounding in it.
+
+    An input that only this convolution takes is rounded by the layer that makes it. Others, in bf16, OpenVINO would
+    bring to f32 and into another order of channels first, round, and bring back.
+    """
+    from openvino import opset13 as ops
+
+    factors = (np.float32(1) / _by_channel(layer.scale)).reshape(-1, 1, 1, 1, 1)
+    scaled = ops.group_convolution(source, factors, [1, 1], [0, 0], [0, 0], [1, 1])
+    ends = np.float32(layer.low), np.float32(layer.high)
+    return ops.fake_quantize(scaled, *ends, *ends, _STEPS + 1)
+
+
+def _inverse_bf16(scale: Sequence[float]) -> tuple[float, ...]:
+    """The scales, each the inverse of a number of bf16: dividing by it is a product that bf16 has no error in."""
+    factors = 1 / np.array(scale, np.float32)
+    upper_half = (factors.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
+    return tuple((1 / upper_half.view(np.float32)).tolist())
 
 
 def _product(rounded: Any, node: Any, layer: Layer) -> Any:

@@ -31,6 +31,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
         ({"OCR_REQUEST_TIMEOUT": "inf"}, r"request_timeout .* must be a number above 0 up to 86400"),
         ({"OCR_REQUEST_TIMEOUT": "nan"}, r"request_timeout .* must be a number above 0"),
         ({"OCR_REQUEST_TIMEOUT": "0"}, r"request_timeout .* must be a number above 0"),
+        ({"OCR_DET_BOX_THRESH": "nan"}, r"det_box_thresh .* must be a number from 0 up to 1"),
         ({"OCR_ENGINE": "fast"}, r"engine .* must be auto, openvino, paddle or onnxruntime"),
         ({"OCR_PUBLIC_METRICS": "maybe"}, r"public_metrics .* must be true or false"),
         ({"OCR_API_KEYS": "short"}, r"api_keys .* must be texts of 8 characters or more, divided by commas"),
@@ -53,6 +54,12 @@ def test_what_is_wrong_in_a_file_is_said_with_its_name(tmp_path, text, sentence)
         load(file=file)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(file=tmp_path / "no.toml")
+
+
+@pytest.mark.parametrize("text", ["0.5", ".5", "5e-1", "+.5", " 0.5 "])
+def test_numbers_may_be_written_as_people_write_them(text):
+    for found in (load({"OCR_DET_BOX_THRESH": text}), load(flags={"det_box_thresh": text})):
+        assert found.det_box_thresh == 0.5
 
 
 def test_api_keys_are_divided_by_commas_with_or_without_spaces(tmp_path):

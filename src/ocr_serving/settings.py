@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -238,7 +239,7 @@ def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigError(f"Unknown setting {name} in {source}.{hint}")
         try:
-            checked[name] = msgspec.convert(_split(name, value), hints[name], strict=False)
+            checked[name] = msgspec.convert(_read(name, hints[name], value), hints[name], strict=False)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{name} in {source} must be {_accepted(hints[name])}.") from error
     return checked
@@ -262,9 +263,12 @@ def _accepted(hint: Any) -> str:
     return " ".join([what, *bounds])
 
 
-def _split(name: str, value: Any) -> Any:
-    """The API keys, a list that a flag or a variable gives as text; other values as they are."""
-    if name != "api_keys":
-        return value
-    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    return [p.strip() if isinstance(p, str) else p for p in parts] if isinstance(parts, list) else parts
+def _read(name: str, hint: Any, value: Any) -> Any:
+    """The value of a flag or a variable, which is text, as far as msgspec does not read it: API keys, and ".5"."""
+    if name == "api_keys":
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return [p.strip() if isinstance(p, str) else p for p in parts] if isinstance(parts, list) else parts
+    if isinstance(value, str) and get_args(hint)[0] is float:
+        with suppress(ValueError):
+            return float(value)
+    return value

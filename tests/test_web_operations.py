@@ -85,8 +85,9 @@ def test_one_line_a_request_with_its_id(web, caplog):
         web.ask("GET", "/health/live")
     wait_until(lambda: len(caplog.records) >= 2)
     lines = [record for record in caplog.records if record.name == "ocr_serving.access"]
-    assert [line.getMessage().rpartition(" in ")[0] for line in lines] == [f"POST {PATH} 200", "POST other 404"]
-    assert lines[0].fields["status"] == 200
+    said = [line.getMessage().partition(" in ")[0] for line in lines]
+    assert said == [f"POST {PATH} 200", "POST other 404 NOT_FOUND"]
+    assert [(line.fields["status"], line.fields["code"]) for line in lines] == [(200, ""), (404, "NOT_FOUND")]
     assert lines[0].fields["stages_ms"].keys() >= {"queue", "rec"}
 
 

@@ -47,7 +47,7 @@ class Admission:
             with this.timings.stage("queue"):
                 started = self._gate.enter(this.deadline, this.tenant)
         except OcrServingError as error:
-            return errors.to_response(error)(environ, start_response)
+            return errors.to_response(error, this)(environ, start_response)
         try:
             return self._app(environ, start_response)
         finally:

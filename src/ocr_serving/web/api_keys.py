@@ -36,7 +36,7 @@ class ApiKeys:
             number = self._number(environ.get("HTTP_AUTHORIZATION", ""))
             if not number:
                 error = Unauthenticated("An API key is asked for: send the header Authorization: Bearer <key>.")
-                return errors.to_response(error)(environ, start_response)
+                return errors.to_response(error, exchange.of(environ))(environ, start_response)
             exchange.of(environ).tenant = f"key {number}"
         return self._app(environ, start_response)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
 
+from flask import Flask, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchPath
 from werkzeug.wrappers import Response
 
 from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge, Unauthenticated
-
-if TYPE_CHECKING:
-    from flask import Flask
+from ocr_serving.web import exchange
+from ocr_serving.web.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -24,26 +23,33 @@ def register(app: Flask, path: str) -> None:
     def translate(error: Exception) -> Response:
         if isinstance(error, NoSuchPath):
             error = NotFound(f"There is no such path; this service answers POST {path}.")
-        return to_response(error)
+        return to_response(error, exchange.of(request.environ))
 
     app.register_error_handler(Exception, translate)
 
 
-def to_response(error: Exception) -> Response:
+def to_response(error: Exception, this: Exchange) -> Response:
     """The answer to an error: ours as they say, Werkzeug's in our words, any other 500 with its trace in the log."""
+    status, code, message, headers = _said(error)
+    this.code = code
+    return Response(body(code, message), status, headers, content_type="application/json")
+
+
+def _said(error: Exception) -> tuple[int, str, str, dict[str, str]]:
+    """Status, code, message and headers of the answer to an error."""
     if isinstance(error, OcrServingError):
         if error.status >= 500:
             logger.warning("answered %d: %s", error.status, error)
-        return _response(error.status, error.code, error.message, headers_of(error))
+        return error.status, error.code, error.message, headers_of(error)
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(error.valid_methods or ())
         main = ", ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
         message = f"This path takes {main} requests."
-        return _response(405, "METHOD_NOT_ALLOWED", message, {"Allow": ", ".join(allowed)})
+        return 405, "METHOD_NOT_ALLOWED", message, {"Allow": ", ".join(allowed)}
     if isinstance(error, HTTPException):
-        return _response(error.code or 500, BadInput.code, error.description or "The request cannot be understood.")
+        return error.code or 500, BadInput.code, error.description or "The request cannot be understood.", {}
     logger.error("answered 500: unexpected error", exc_info=error)
-    return _response(500, OcrServingError.code, "The service failed on this request; the server's log says why.")
+    return 500, OcrServingError.code, "The service failed on this request; the server's log says why.", {}
 
 
 def headers_of(error: OcrServingError) -> dict[str, str]:
@@ -64,7 +70,3 @@ def body_too_large(max_body_bytes: int) -> TooLarge:
 def body(code: str, message: str) -> bytes:
     """The bytes of an error's answer."""
     return json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-def _response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(body(code, message), status, headers, content_type="application/json")

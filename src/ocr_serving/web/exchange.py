@@ -31,6 +31,7 @@ class Exchange:
         deadline: when it is given up; set before it is worked on.
         images: how many it holds, 1 until it is read.
         status: of the answer.
+        code: of the error that is answered, "" if there is none.
         timings: of its stages.
     """
 
@@ -41,6 +42,7 @@ class Exchange:
     deadline: Deadline | None = None
     images: int = 1
     status: int = 0
+    code: str = ""
     timings: Timings = field(default_factory=Timings)
 
     def headers(self) -> list[tuple[str, str]]:
@@ -99,6 +101,7 @@ class Exchanges:
             exchange.route,
             exchange.status,
             seconds,
+            exchange.code,
             {"tenant": exchange.tenant, "stages_ms": exchange.timings.milliseconds()},
         )
 
@@ -108,9 +111,16 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def log_line(
-    level: int, method: str, route: str, status: int, seconds: float, more: Mapping[str, object] | None = None
+    level: int,
+    method: str,
+    route: str,
+    status: int,
+    seconds: float,
+    code: str,
+    more: Mapping[str, object] | None = None,
 ) -> None:
-    """Log one request."""
+    """Log one request, with the code of its error, if any."""
     ms = round(1000 * seconds, 1)
-    about = {"method": method, "route": route, "status": status, "ms": ms, **(more or {})}
-    logs.access.log(level, "%s %s %d in %.1f ms", method, route, status, ms, extra=logs.fields(**about))
+    about = {"method": method, "route": route, "status": status, "code": code, "ms": ms, **(more or {})}
+    outcome = f"{status} {code}".rstrip()
+    logs.access.log(level, "%s %s %s in %.1f ms", method, route, outcome, ms, extra=logs.fields(**about))

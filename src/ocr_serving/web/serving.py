@@ -190,7 +190,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         self.write(body)
         with request_id.working_on(identity):
             self.channel.server.ours.metrics.answered("malformed", status, time.monotonic() - begin, {})
-            exchange.log_line(logging.INFO, "other", "malformed", status, time.monotonic() - begin)
+            exchange.log_line(logging.INFO, "other", "malformed", status, time.monotonic() - begin, error.code)
 
     def _error(self, refused: Any) -> OcrServingError:
         if isinstance(refused, Refused):

@@ -131,7 +131,7 @@ def _scale_once(node: Any) -> None:
         for factor, other in (factors, factors[::-1]):
             shape = factor.get_partial_shape()
             if other == map_ and len(shape) == 4 and list(shape)[2:] == [1, 1]:
-                more = ops.add(factor, np.ones(1, np.float32))
+                more = ops.add(factor, ops.constant(1, factor.get_element_type()))
                 node.output(0).replace(ops.multiply(map_, more).output(0))
                 return
 

@@ -79,6 +79,13 @@ def test_exif_data_that_points_beyond_all_addresses_turns_nothing():
     assert decoded.shape == (20, 50, 3)
 
 
+def test_a_bitmap_that_says_ftyp_where_avif_files_do_is_a_bitmap():
+    """Nobody reads these bytes, the upper half of its size and two reserved ones; found by fuzzing."""
+    data = image_files.files()["bmp"]
+    found = image.decode(data[:4] + b"ftyp" + data[8:], LIMIT)
+    np.testing.assert_array_equal(found, image.decode(data, LIMIT))
+
+
 def test_half_transparent_ink_is_mixed_with_white():
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = 255, 128, 0

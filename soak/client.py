@@ -16,6 +16,9 @@ from typing import Any
 
 HOST = "127.0.0.1"
 PATH = "/ocr/prediction"
+"""Of the web service."""
+DET_PATH = "/GeneralModelService/inference"
+"""Of the model server."""
 SECONDS = 90.0
 """After so long without an answer, a request hangs: status 0."""
 JSON = {"Content-Type": "application/json"}

@@ -133,7 +133,7 @@ def run(context: Context) -> Finding:
             at_det.extend(client.raw_statuses(client.raw(stack.det.port, data, seconds=2, end=True)))
         for kind in ("application/json", "application/proto", "application/octet-stream", ""):
             for data in (b"{", b"\xff" * 50, dice.randbytes(500), b'{"tensor":[{"shape":[-1,9e9]}]}'):
-                paths = ("/GeneralModelService/inference", "/v2/models/x/infer", "/../../etc/passwd")
+                paths = (client.DET_PATH, "/v2/models/x/infer", "/../../etc/passwd")
                 at_det.extend(client.post(stack.det.port, data, {"Content-Type": kind}, path).status for path in paths)
 
     noise = threading.Thread(target=garbage)

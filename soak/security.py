@@ -119,9 +119,7 @@ def s3(context: Context) -> Finding:
         client.post(
             det, json.dumps({"inputs": [tensor]}).encode(), path=f"/v2/models/{context.models.det.name}/infer"
         ).status,
-        client.post(
-            det, b'{"tensor":[{"elem_type":99,"shape":[1],"float_data":[1]}]}', path="/GeneralModelService/inference"
-        ).status,
+        client.post(det, b'{"tensor":[{"elem_type":99,"shape":[1],"float_data":[1]}]}', path=client.DET_PATH).status,
     ]
     figure = (
         f"pickle, eval, exec, shell, yaml.load in src: {found or 'none'}; ruff's rules {rules}: "

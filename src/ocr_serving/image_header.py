@@ -33,13 +33,20 @@ def size(data: bytes) -> Size | None:
     Returns:
         None where the bytes are no image of a known format, or end before the size.
     """
-    for signature, read in _FORMATS:
-        if signature.match(data):
-            try:
-                return read(data)
-            except (struct.error, LookupError, ValueError):  # the file ends, or is damaged, inside its header
-                return None
-    return None
+    try:
+        return _reader(data)(data)
+    except (struct.error, LookupError, ValueError):  # the file ends, or is damaged, inside its header
+        return None
+
+
+def is_avif(data: bytes) -> bool:
+    """Whether a whole image file is AVIF; bitmaps, too, can have "ftyp" where it does."""
+    return _reader(data) is avif_header.size
+
+
+def _reader(data: bytes) -> Callable[[bytes], Size | None]:
+    """What reads the size of such a file."""
+    return next((read for signature, read in _FORMATS if signature.match(data)), lambda _: None)
 
 
 def _fixed(layout: str, offset: int) -> Callable[[bytes], Size]:

@@ -24,7 +24,7 @@ def upright(image: Image, data: bytes, exif: bytes) -> Image:
         data: the file. AVIF tells in its own boxes, which win over EXIF.
         exif: its EXIF data, empty without; damaged EXIF data turns nothing.
     """
-    if data[:1] == b"\0" and data[4:8] == b"ftyp":  # the length of a box; all other kinds begin with another byte
+    if image_header.is_avif(data):
         turns, mirrored = avif_header.turn(data)
         turned = np.rot90(image, turns)
         return np.ascontiguousarray(turned if mirrored is None else np.flip(turned, mirrored))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -123,16 +124,13 @@ def _scale_once(node: Any) -> None:
     """
     from openvino import opset13 as ops
 
-    for i in (0, 1):
-        map_, product = node.input_value(i), node.input_value(1 - i).get_node()
-        if product.get_type_name() != "Multiply":
+    for term, product in permutations(node.input_values()):
+        if product.get_node().get_type_name() != "Multiply":
             continue
-        factors = [port.get_source_output() for port in product.inputs()]
-        for factor, other in (factors, factors[::-1]):
-            shape = factor.get_partial_shape()
-            if other == map_ and len(shape) == 4 and list(shape)[2:] == [1, 1]:
+        for other, factor in permutations(product.get_node().input_values()):
+            if other == term and list(factor.get_partial_shape())[2:] == [1, 1]:
                 more = ops.add(factor, ops.constant(1, factor.get_element_type()))
-                node.output(0).replace(ops.multiply(map_, more).output(0))
+                node.output(0).replace(ops.multiply(term, more).output(0))
                 return
 
 

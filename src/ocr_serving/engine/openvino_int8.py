@@ -45,10 +45,10 @@ def quantize(graph: Any, layers: Sequence[Layer], is_bf16: bool) -> None:
     """
     from openvino import opset13 as ops
 
-    nodes = _by_name(graph)
-    rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
     if is_bf16:
         layers = [msgspec.structs.replace(layer, scale=_inverse_bf16(layer.scale)) for layer in layers]
+    nodes = _by_name(graph)
+    rounded: dict[tuple[str, int], Any] = {}  # an input that several convolutions share is rounded once
     for layer in layers:
         node = nodes[layer.name]
         source = node.input_value(0)

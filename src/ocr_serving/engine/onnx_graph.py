@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _LEAST_WEIGHTS = 96 * 192
 """Smaller 1 x 1 convolutions stay in f32: rounding their input and moving it to NHWC takes what the product saves."""
 _LEAST_CLASS_WEIGHTS = 2**18
 """Matrices of attention, which are smaller, stay in f32: they take a hundredth of the time."""
-_PAIR_LIMIT = 160
+PAIR_LIMIT = 160
 """Largest sum of two neighbouring weights of one sign. 204 * 160 = 32640 fits into int16: on AVX2 (see
 rounding.EXACT_PAIR) sums are exact but for inputs in the upper fifth of their range. With weights a fifth coarser all
 would be exact, but that costs more accuracy."""
@@ -79,14 +79,8 @@ class _Rewriting:
     """
 
     def __init__(self, graph: Any) -> None:
-        from onnx import numpy_helper
-
-        tensors = {value.name: value for value in graph.initializer} | dict(filter(None, map(_constant, graph.node)))
-        self.constants: Constants = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
-        self._users: dict[str, list[Any]] = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self._users[name].append(node)
+        self.constants = constants(graph)
+        self._users = users(graph)
         self._nodes: list[Any] = []
         self._made: set[str] = set()
         self._channels_last: dict[str, str] = {}
@@ -153,26 +147,51 @@ class _Rewriting:
         [output] = node.output
         if len(node.input) > 2:
             return output, self.constants[node.input[2]]
-        users = self._users[output]
-        if len(users) == 1 and users[0].op_type == "Add" and users[0].input[0] == output:
-            bias = self.constants.get(users[0].input[1])
+        takers = self._users[output]
+        if len(takers) == 1 and takers[0].op_type == "Add" and takers[0].input[0] == output:
+            bias = self.constants.get(takers[0].input[1])
             if bias is not None and bias.shape == bias.reshape(shape).shape:
-                self._made.add(users[0].output[0])
-                return users[0].output[0], bias.reshape(-1)
+                self._made.add(takers[0].output[0])
+                return takers[0].output[0], bias.reshape(-1)
         return output, None
 
 
 def round_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """A matrix (inputs, outputs) as int8 of the same shape, and the scale of each output, float32 (outputs,).
 
-    No two neighbouring weights of an output that have the same sign add up to more than _PAIR_LIMIT.
+    No two neighbouring weights of an output that have the same sign add up to more than PAIR_LIMIT.
     """
-    scale = weight_steps(matrix.T, _PAIR_LIMIT)
+    scale = weight_steps(matrix.T, PAIR_LIMIT)
     return np.rint(matrix / scale).astype(np.int8), scale
 
 
+def constants(graph: Any) -> Constants:
+    """The initializers of an onnx.GraphProto and the values of its Constants, in which some exporters keep weights."""
+    from onnx import numpy_helper
+
+    tensors = {value.name: value for value in graph.initializer} | dict(filter(None, map(_constant, graph.node)))
+    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+
+
+def users(graph: Any) -> Mapping[str, list[Any]]:
+    """Name of a value -> the nodes that take it."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            found[name].append(node)
+    return found
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """Name -> value, strings as str."""
+    from onnx import helper
+
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
 def _constant(node: Any) -> tuple[str, Any] | None:
-    """The name and tensor of a Constant, in which some exporters keep weights; None for other nodes."""
+    """The name and tensor of a Constant; None for other nodes."""
     if node.op_type != "Constant" or node.attribute[0].name != "value":
         return None
     return node.output[0], node.attribute[0].t
@@ -183,15 +202,15 @@ def _is_large_pointwise(node: Any, constants: Constants) -> bool:
     if node.op_type != "Conv" or not all(name in constants for name in node.input[1:]):
         return False
     kernel = constants[node.input[1]]
-    attributes = {a.name: list(a.ints) or a.i for a in node.attribute}
+    form = attributes(node)
     return (
         kernel.dtype == np.float32
         and kernel.ndim == 4
         and kernel.shape[2:] == (1, 1)
         and kernel.size >= _LEAST_WEIGHTS
-        and attributes.get("group", 1) == 1
-        and set(attributes.get("strides", [1])) == {1}
-        and not any(attributes.get("pads", []))
+        and form.get("group", 1) == 1
+        and set(form.get("strides", [1])) == {1}
+        and not any(form.get("pads", []))
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.engine import onnx_graph
-from ocr_serving.engine.base import Array, EngineOptions, Normalizer, SessionPool, pick
+from ocr_serving.engine import onnx_graph, onnx_stem
+from ocr_serving.engine.base import Array, EngineOptions, Normalizer, SessionPool, normalize, pick
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, ModelDir
 
@@ -89,6 +89,9 @@ class OnnxRuntimeEngine:
         if options.precision == "auto" and rec_on_cpu and find_spec("onnx") is not None:
             graph = onnx_graph.load(model.model_file)
             if graph is not None and onnx_graph.quantize_products(graph):
+                if model.normalization is not None and model.image_height is not None:
+                    spots = onnx_stem.spots(model.image_height)
+                    onnx_stem.quantize_stem(graph, normalize(spots, model.normalization))
                 return "int8", graph.SerializeToString()
         return "f32", str(model.model_file)
 

@@ -30,7 +30,7 @@ _BLURS = (1.0, 2.0, 4.0)
 _COLORS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 """Of spots, on their opposites: no colors differ more."""
 _SPOTS_WIDTH = 320
-_LEAST_SIZE = 0.3
+_LEAST_SIZE = 0.2
 """Of a channel, as a share of the largest: a smaller one may be larger on real lines than on spots."""
 _FLOAT = 1
 """TensorProto.FLOAT."""

@@ -155,14 +155,17 @@ def _measure(model: Any, names: Sequence[str], images: NDArray[np.float32]) -> S
     settings.log_severity_level = 4  # a refusal is said below
     try:
         session = onnxruntime.InferenceSession(_cut(model, names), settings, ["CPUExecutionProvider"])
-        runs = [session.run(list(names), {session.get_inputs()[0].name: image[None]}) for image in images]
+        feeds = [{session.get_inputs()[0].name: image[None]} for image in images]
+        runs = [[(v.min(), v.max((0, 2, 3))) for v in session.run(list(names), feed)] for feed in feeds]
     except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
         logger.warning("The stem stays in f32: the model refuses %s images (%s).", images.shape, type(error).__name__)
         return None
-    maps = {name: np.concatenate(values) for name, values in zip(names, zip(*runs, strict=True), strict=True)}
-    if any(values.min() < 0 for values in maps.values()):
+    if any(low < 0 for run in runs for low, _ in run):
         return None
-    return {name: values.max((0, 2, 3)) for name, values in maps.items()}
+    return {
+        name: np.max([high for _, high in found], axis=0)
+        for name, found in zip(names, zip(*runs, strict=True), strict=True)
+    }
 
 
 def _cut(model: Any, names: Sequence[str]) -> bytes:

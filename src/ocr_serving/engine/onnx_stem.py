@@ -32,8 +32,6 @@ _COLORS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 _SPOTS_WIDTH = 320
 _LEAST_SIZE = 0.2
 """Of a channel, as a share of the largest: a smaller one may be larger on real lines than on spots."""
-_FLOAT = 1
-"""TensorProto.FLOAT."""
 _MICROSOFT = "com.microsoft"
 _OF_POOLING = ("kernel_shape", "strides", "pads", "auto_pad", "dilations", "ceil_mode")
 
@@ -258,20 +256,21 @@ class _Rewriting:
         if name not in self._bytes:
             made = self._bytes[name] = self._map(name)
             self._floats.add(name)
-            factor = self._constant(name, "factor", 1 / made.scale.reshape(1, -1, 1, 1))
-            one, zero = self._constant(name, "one", np.float32(1)), self._constant(name, "zero", np.uint8(0))
-            self._append("Mul", [name, factor], f"{name}_scaled")
-            self._append("QuantizeLinear", [f"{name}_scaled", one, zero], f"{name}_rounded")
+            self._append("QuantizeLinear", [name, *self._steps(name)], f"{name}_rounded", domain=_MICROSOFT, axis=1)
             self._append("Transpose", [f"{name}_rounded"], made.name, perm=[0, 2, 3, 1])
         return self._bytes[name]
 
     def _to_floats(self, name: str) -> None:
         """Make a map of floats of its bytes."""
         self._floats.add(name)
-        made = self._bytes[name]
-        self._append("Transpose", [made.name], f"{name}_channels_first", perm=[0, 3, 1, 2])
-        self._append("Cast", [f"{name}_channels_first"], f"{name}_unscaled", to=_FLOAT)
-        self._append("Mul", [f"{name}_unscaled", self._constant(name, "scale", made.scale.reshape(1, -1, 1, 1))], name)
+        moved = f"{name}_channels_first"
+        self._append("Transpose", [self._bytes[name].name], moved, perm=[0, 3, 1, 2])
+        self._append("DequantizeLinear", [moved, *self._steps(name)], name, domain=_MICROSOFT, axis=1)
+
+    def _steps(self, name: str) -> tuple[str, str]:
+        """The scale and the zero of each channel of a map."""
+        scale = self._bytes[name].scale
+        return self._constant(name, "scale", scale), self._constant(name, "zeros", np.zeros(len(scale), np.uint8))
 
     def _constant(self, of: str, name: str, value: Any) -> str:
         full = f"{of}_{name}"

@@ -225,6 +225,16 @@ def test_who_would_then_wait_with_as_many_displaces_nobody(bench):
     assert at.drops == {"queue_full": 1}
 
 
+def test_who_could_not_be_answered_in_time_displaces_nobody(bench):
+    at = bench(1, 4)
+    at.gate._cost = 1.0  # as if requests took a second each
+    for i in range(5):
+        at.arrive(f"a{i}", tenant="a")
+    at.arrive("b", Deadline.after(0.5), tenant="b")
+    assert list(at.refused) == ["b"]
+    assert at.drops == {"no_time": 1}
+
+
 def test_a_closed_gate_takes_nobody_new_and_lets_those_who_wait_through(bench):
     at = bench(1, 2)
     at.arrive("a")

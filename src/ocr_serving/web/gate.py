@@ -107,9 +107,11 @@ class Gate:
                 if not self._is_hopeful(deadline):
                     raise self._hopeless()
                 return self._start()
-            self._make_room(tenant)
+            greediest = self._to_displace(tenant)
             if not self._is_hopeful(deadline, 1 + self._ahead(tenant)):
                 raise self._hopeless()
+            if greediest is not None:
+                self._displace(greediest)
             waiter = _Waiter(deadline)
             self._queues.setdefault(tenant, deque()).append(waiter)
         if not waiter.called.wait(deadline.remaining()):
@@ -187,19 +189,26 @@ class Gate:
         if not queue:
             del self._queues[tenant]
 
-    def _make_room(self, tenant: str) -> None:
-        """Raise Overloaded if the queue is full and stays so."""
+    def _to_displace(self, tenant: str) -> str | None:
+        """Whose newest request would have to make room for one of that tenant; None where there is room.
+
+        Raises:
+            Overloaded: the queue is full, and the tenant has its share of it.
+        """
         if self.queued < self._max_queued:
-            return
+            return None
         for other, queue in list(self._queues.items()):
             for waiter in [waiter for waiter in queue if waiter.deadline.has_left()]:
                 self._remove(waiter, other)
                 waiter.call(self._left())
         if self.queued < self._max_queued:
-            return
+            return None
         greediest = max(self._queues, key=lambda name: len(self._queues[name]), default=tenant)
         if len(self._queues.get(greediest, ())) <= len(self._queues.get(tenant, ())) + 1:
             raise self._full("queue_full")
+        return greediest
+
+    def _displace(self, greediest: str) -> None:
         newest = self._queues[greediest][-1]
         self._remove(newest, greediest)
         newest.call(self._full("displaced"))

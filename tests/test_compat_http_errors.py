@@ -13,6 +13,7 @@ from ocr_serving.errors import (
     ConfigError,
     DeadlineExceeded,
     EngineFailed,
+    LimitExceeded,
     NotFound,
     Overloaded,
     UpstreamUnavailable,
@@ -31,6 +32,7 @@ def client(tmp_path):
     [
         (400, BadInput),
         (404, NotFound),
+        (422, LimitExceeded),
         (500, EngineFailed),
         (503, Overloaded),
         (504, DeadlineExceeded),

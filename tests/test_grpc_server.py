@@ -104,7 +104,7 @@ class TestErrors:
         with serving(doubler, threads=1, limits=Limits(waiting=0)) as server, calling(server) as call:
             waiting = call.future(request(numbers(-1)))
             assert doubler.started.acquire(timeout=10)
-            self.check(server, lambda: call(request(numbers(1))), grpc.StatusCode.INTERNAL, 2004, "1 unanswered")
+            self.check(server, lambda: call(request(numbers(1))), grpc.StatusCode.UNAVAILABLE, 2004, "1 unanswered")
             with calling(server, f"{OIP}/ServerLive") as live:
                 assert live(b"", timeout=10)
             doubler.release.set()

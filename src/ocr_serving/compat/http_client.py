@@ -22,6 +22,7 @@ from ocr_serving.errors import (
     ConfigError,
     DeadlineExceeded,
     EngineFailed,
+    LimitExceeded,
     NotFound,
     OcrServingError,
     Overloaded,
@@ -41,7 +42,8 @@ PROTO, JSON = "application/proto", "application/json"
 COMPRESS_OVER = 512
 """Bytes from which a body is worth compressing, as in the original."""
 _BY_STATUS: Mapping[int, type[OcrServingError]] = {
-    error.status: error for error in (BadInput, NotFound, TooLarge, Overloaded, DeadlineExceeded, EngineFailed)
+    error.status: error
+    for error in (BadInput, NotFound, TooLarge, LimitExceeded, Overloaded, DeadlineExceeded, EngineFailed)
 }
 _BY_GRPC_CODE: Mapping[str, type[OcrServingError]] = {
     "INVALID_ARGUMENT": BadInput,
@@ -118,6 +120,8 @@ class HttpClient(ConfiguredClient):
 
     def set_timeout_ms(self, timeout_ms: int) -> None:
         """How long a call may take, in milliseconds; 20000 where this is not called.
+
+        Over HTTP that is how long connecting, and each silence of the server, may take.
 
         Raises:
             BadCall: no whole number from 1 on.

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.errors import BadInput, NotFound, OcrServingError
+from ocr_serving.errors import BadInput, OcrServingError
 from ocr_serving.server import general_model
 from ocr_serving.server.oip import OipService
 from ocr_serving.server.service import ModelService
@@ -50,10 +50,7 @@ class GeneralModelMethods:
 
     def refuse(self, error: OcrServingError) -> tuple[grpc.StatusCode, str]:
         """brpc's status and error text."""
-        text = meta.error_text(error, self._address)
-        if isinstance(error, NotFound):
-            return grpc.StatusCode.UNIMPLEMENTED, text
-        return (grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, BadInput) else grpc.StatusCode.INTERNAL), text
+        return _status(error, grpc.StatusCode.UNIMPLEMENTED), meta.error_text(error, self._address)
 
     def _infer(self, request: bytes, deadline: Deadline | None, has_left: Callable[[], bool]) -> bytes:
         def run() -> bytes:
@@ -82,14 +79,7 @@ class OipMethods:
 
     def refuse(self, error: OcrServingError) -> tuple[grpc.StatusCode, str]:
         """The status that gRPC's own clients understand, and the sentence."""
-        status = {
-            404: grpc.StatusCode.NOT_FOUND,
-            503: grpc.StatusCode.UNAVAILABLE,
-            504: grpc.StatusCode.DEADLINE_EXCEEDED,
-        }.get(error.status)
-        if status is None:
-            status = grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, BadInput) else grpc.StatusCode.INTERNAL
-        return status, error.message
+        return _status(error, grpc.StatusCode.NOT_FOUND), error.message
 
     def _model_ready(self, request: bytes, *_: object) -> bytes:
         asked = _model_request(request)
@@ -111,6 +101,13 @@ class OipMethods:
         arrival = time.monotonic()
         with self._metrics.request("oip-grpc"):
             return self._workers.call(run, has_left)
+
+
+def _status(error: OcrServingError, not_found: grpc.StatusCode) -> grpc.StatusCode:
+    """That of an error; clients may try again after UNAVAILABLE, as brpc's own map has it (src/brpc/grpc.cpp)."""
+    of_status = {404: not_found, 503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED}
+    other = grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, BadInput) else grpc.StatusCode.INTERNAL
+    return of_status.get(error.status, other)
 
 
 def _model_request(request: bytes) -> pb.ModelRequest:

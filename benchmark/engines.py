@@ -32,6 +32,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
 from ocr_serving.geometry import Image, crops
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
@@ -52,25 +53,20 @@ Job = TypeVar("Job")
 
 
 class Recorder(Predictor):
-    """Passes calls on to a predictor and keeps the last one. See predictor.base.Predictor."""
+    """Passes calls on to a predictor and keeps what it is fed. See predictor.base.Predictor."""
 
     def __init__(self, inner: Predictor) -> None:
         self._inner = inner
-        self.feed: dict[str, Array] = {}
-        self.fetch: tuple[str, ...] = ()
+        self.feeds: list[Mapping[str, Array]] = []
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
-        self.feed, self.fetch = dict(feed), tuple(fetch)
+        self.feeds.append(feed)
         return self._inner.predict(feed, fetch, deadline)
 
     def close(self) -> None:
         """See predictor.base.Predictor.close."""
         self._inner.close()
-
-    def again(self, feed: Mapping[str, Array]) -> None:
-        """The like of the last call with another feed, which is not kept."""
-        self._inner.predict(feed, self.fetch)
 
 
 class Pair:
@@ -78,44 +74,45 @@ class Pair:
 
     def __init__(self, models: Models, det: LocalPredictor, rec: LocalPredictor, chosen: Settings, repeat: int) -> None:
         self._models = models
-        self._det = Recorder(det)
-        self._rec = Recorder(rec)
+        self._det = det
+        self._rec = rec
         self._height = rec.model.image_height or 0
         self._settings = chosen
         self._repeat = repeat
 
     def measure(self, pictures: Sequence[Image]) -> Result:
         """Engine times in milliseconds, means over the images; pages, det and lines take turns."""
-        widths, feeds = [], []
+        widths, looks = [], []
         for picture in pictures:
-            widths.append(self._widths(picture))
-            feeds.append(self._det.feed)
+            det = Recorder(self._det)
+            widths.append(self._widths(picture, det))
+            looks.append(det.feeds)
         lines = measured_widths([width for page in widths for width in page])
         with (
             staged(self._det, self._rec, self._models, self._settings) as pipeline,
             ThreadPoolExecutor(usable_cores()) as pool,
         ):
             jobs: dict[tuple[str, int, int], Callable[[], float]] = {}
-            for i, (picture, feed) in enumerate(zip(pictures, feeds, strict=True)):
+            for i, (picture, feeds) in enumerate(zip(pictures, looks, strict=True)):
                 jobs["page", i, 1] = partial(page_seconds, pipeline, picture)
-                jobs["det", i, 1] = partial(seconds, self._det.again, feed)
+                jobs["det", i, 1] = partial(det_seconds, self._det, feeds)
             for width, batch in product(lines, BATCHES):
-                jobs["rec", width, batch] = partial(line_seconds, self._rec, pool, width, batch)
+                jobs["rec", width, batch] = partial(line_seconds, self._rec, pool, (batch, self._height, width))
             found = in_turns(jobs, self._repeat)
-        page, det = (fmean(found[name, i, 1] for i in range(len(pictures))) for name in ("page", "det"))
+        page, looked = (fmean(found[name, i, 1] for i in range(len(pictures))) for name in ("page", "det"))
         cost = [min(found["rec", width, batch] for batch in BATCHES) for width in lines]
         rec = fmean(sum(np.interp([step(width) for width in page], lines, cost)) for page in widths)
         return {
             "lines": round(fmean(map(len, widths)), 1),
-            "det_ms": milliseconds(det),
+            "det_ms": milliseconds(looked),
             "rec_floor_ms": milliseconds(rec),
             "page_ms": milliseconds(page),
-            "floor_ms": milliseconds(det + rec),
+            "floor_ms": milliseconds(looked + rec),
         }
 
-    def _widths(self, picture: Image) -> list[int]:
+    def _widths(self, picture: Image, det: Predictor) -> list[int]:
         """The width at which each line of a page is read."""
-        lines = crops(picture, Detector(self._det, self._settings).detect(picture).quads, self._height)
+        lines = crops(picture, Detector(det, self._settings).detect(picture).quads, self._height)
         exponent = self._settings.rec_squeeze
         return [recognition.input_width(line.shape[1], line.shape[0], self._height, exponent) for line in lines]
 
@@ -136,18 +133,22 @@ def page_seconds(pipeline: StagedPipeline, picture: Image) -> float:
     return stages["det_infer"] + stages["rec_infer"]
 
 
-def line_seconds(rec: Recorder, pool: ThreadPoolExecutor, width: int, batch: int) -> float:
-    """Seconds a line in batches of `batch`, one on every core, none of which waits for another; rec has a last call."""
-    ((name, last),) = rec.feed.items()
-    lines = {name: np.random.default_rng(0).integers(0, 255, (batch, last.shape[1], width, 3), np.uint8)}
+def det_seconds(det: Predictor, feeds: Sequence[Mapping[str, Array]]) -> float:
+    """Seconds that all looks at a page take, one after the other."""
+    return sum(seconds(det, feed, [DET_LOGITS]) for feed in feeds)
+
+
+def line_seconds(rec: Predictor, pool: ThreadPoolExecutor, shape: tuple[int, int, int]) -> float:
+    """Seconds a line in batches (lines, height, width), one on every core, none of which waits for another."""
+    lines = {recognition.INPUT: np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)}
     cores = usable_cores()
-    return fmean(pool.map(lambda _: seconds(rec.again, lines), range(cores))) / (batch * cores)
+    return fmean(pool.map(lambda _: seconds(rec, lines, [CTC_INDEX, CTC_SCORE]), range(cores))) / (shape[0] * cores)
 
 
-def seconds(run: Callable[..., object], *arguments: object) -> float:
+def seconds(predictor: Predictor, feed: Mapping[str, Array], fetch: Sequence[str]) -> float:
     """That a call takes."""
     begin = time.perf_counter()
-    run(*arguments)
+    predictor.predict(feed, fetch)
     return time.perf_counter() - begin
 
 

@@ -35,6 +35,22 @@ def test_times_that_overlap_count_once() -> None:
     assert staged.covered(spans) == 4
 
 
+def test_every_look_of_det_is_inference() -> None:
+    found = staged.stages(
+        [
+            staged.Span("det", 1, 4),
+            staged.Span("det", 5, 9),
+            staged.Span("detect", 0, 11),
+            staged.Span("rec", 13, 20),
+            staged.Span("rec", 14, 21),
+        ],
+        0,
+        24,
+    )
+
+    assert found == {"det_pre": 1, "det_infer": 7, "det_post": 3, "rec_pre": 2, "rec_infer": 8, "rec_post": 3}
+
+
 def test_server_timing_is_read_in_seconds() -> None:
     headers = HTTPMessage()
     headers["Server-Timing"] = 'det;dur=31.5, rec;desc="lines";dur=40, miss'

@@ -76,27 +76,32 @@ class StagedPipeline:
         self._spans = spans
 
     def run(self, image: Image) -> dict[str, float]:
-        """Stage -> seconds of an image, uint8 (h, w, 3) BGR; they add up to the time of the whole.
-
-        Batches of rec overlap: rec_infer is the time during which at least one of them is with the predictor.
-        """
+        """Stage -> seconds of an image, uint8 (h, w, 3) BGR; they add up to the time of the whole."""
         self._spans.clear()
         begin = time.perf_counter()
         self._pipeline.run(image)
-        end = time.perf_counter()
-        det = next(span for span in self._spans if span.name == DET)
-        detect = next(span for span in self._spans if span.name == DETECT)
-        rec = [span for span in self._spans if span.name == REC]
-        first = min((span.begin for span in rec), default=end)
-        rec_infer = covered(rec)
-        return {
-            "det_pre": det.begin - begin,
-            "det_infer": det.end - det.begin,
-            "det_post": detect.end - det.end,
-            "rec_pre": first - detect.end,
-            "rec_infer": rec_infer,
-            "rec_post": end - first - rec_infer,
-        }
+        return stages(self._spans, begin, time.perf_counter())
+
+
+def stages(spans: Sequence[Span], begin: float, end: float) -> dict[str, float]:
+    """Stage -> seconds, of what was called from begin to end; they add up to the time between.
+
+    Det may look several times, and batches of rec overlap: det_infer and rec_infer are the time during which at least
+    one call is with the predictor.
+    """
+    det, detect, rec = ([span for span in spans if span.name == name] for name in (DET, DETECT, REC))
+    looked = min(span.begin for span in det)
+    detected = detect[0].end
+    read = min((span.begin for span in rec), default=end)
+    det_infer, rec_infer = covered(det), covered(rec)
+    return {
+        "det_pre": looked - begin,
+        "det_infer": det_infer,
+        "det_post": detected - looked - det_infer,
+        "rec_pre": read - detected,
+        "rec_infer": rec_infer,
+        "rec_post": end - read - rec_infer,
+    }
 
 
 def covered(spans: Sequence[Span]) -> float:

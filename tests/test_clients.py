@@ -166,6 +166,22 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_answered(client,
     assert [picture.name for picture in (tmp_path / "out").iterdir()] == ["2.png.png"]
 
 
+def test_a_box_that_could_not_be_read_is_said(tmp_path):
+    fault = {"code": "ENGINE_FAILED", "message": "The engine broke.", "box": [[0, 0], [9, 0], [9, 9], [0, 9]]}
+    body = json.dumps({"result": {"res": ["a"], "errors": [fault]}}).encode()
+    with canned_answers.Server(body, "application/json") as server:
+        done = run("ocr", ROOT / "imgs/sign.jpg", "--text", "--url", f"http://{server.address}/ocr/prediction")
+    assert (done.returncode, done.stdout) == (1, "a\n")
+    assert done.stderr == f"{ROOT / 'imgs/sign.jpg'}: The engine broke.\n"
+
+
+def test_a_picture_that_cannot_be_written_is_said(tmp_path, rec_debugger):
+    (tmp_path / "line_1.png.png").mkdir()
+    done = run("rec", ROOT / "rec_img/line_1.png", "--out", tmp_path, "--url", rec_debugger.url)
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path / 'line_1.png.png'} cannot be written: Is a directory.\n"
+
+
 ODD_ANSWERS = {
     "cut off": (
         b'ff\r\n{"result"',

@@ -260,6 +260,12 @@ class TestWebService:
         in_process(service, small_det, precision="fp32")
         assert service.client._predictor.engine.precision == "f32"
 
+    def test_a_precision_that_there_is_not_is_said(self, caplog):
+        WebService().prepare_server(precision="int8")
+        assert [record.getMessage() for record in caplog.records] == [
+            "precision int8: no effect here; there are fp32, fp16, bf16."
+        ]
+
     def test_a_compressed_body_is_refused_in_words(self, small_det):
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         answer = in_process(WebService(), small_det).post(DEFAULT, data=b"x", headers=headers)

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -25,7 +25,7 @@ _PORT = re.compile(r"(.+_)?port")
 _SERVICE_URLS = ("tcp://", "udp://", "sctp://")
 """Values of what Kubernetes names OCR_PORT, as if it were a setting."""
 
-PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
+_PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
 """The original's names of the precisions there are here; its int8 needs a model made for it."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -165,6 +165,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """The OCR_* variables from which load() makes these settings."""
         texts = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in msgspec.structs.asdict(self).items()}
         return {f"{PREFIX}{name.upper()}": text for name, text in texts.items()}
+
+
+def precision_named(name: str | None, say: Callable[[str], object]) -> str | None:
+    """The setting for one of the original's names of a precision; None where there is none, which is said."""
+    if name is not None and name not in _PRECISIONS:
+        say(f"precision {name}: no effect here; there are {', '.join(_PRECISIONS)}.")
+    return _PRECISIONS.get(name or "")
 
 
 def load(

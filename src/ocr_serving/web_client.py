@@ -43,6 +43,8 @@ class Kind:
 KINDS = {"ocr": Kind("imgs", 1, "ocr_web_server.py"), "rec": Kind("rec_img", 64, "rec_web_server.py")}
 _FOR_ALL: dict[int, type[OcrServingError]] = {401: Unauthenticated, 404: ConfigError, 405: ConfigError}
 """What a status means that every further request would be answered with, too."""
+_PATIENCE = 120.0
+"""Seconds to wait for an answer."""
 _PLACE = re.compile(r"^feed\[\d+\]\.x: ")
 """Where in the request a refused image stood, which the user does not see."""
 
@@ -65,15 +67,13 @@ class Output:
 class WebClient:
     """Talks to one web service over one kept connection."""
 
-    def __init__(self, url: str = URL, timeout: float = 120.0, key: str | None = None) -> None:
+    def __init__(self, url: str = URL, key: str | None = None) -> None:
         """
         Args:
             url: of the service's prediction path.
-            timeout: seconds to wait for an answer.
             key: the API key, if the service asks for one.
         """
         self._url = url
-        self._timeout = timeout
         self._session = requests.Session()
         if key is not None:
             self._session.headers["Authorization"] = f"Bearer {key.strip()}".encode()
@@ -90,7 +90,7 @@ class WebClient:
         """
         body = {"feed": [{"x": base64.b64encode(file).decode("ascii")} for file in files], "fetch": list(fetch)}
         try:
-            reply = self._session.post(self._url, json=body, timeout=self._timeout)
+            reply = self._session.post(self._url, json=body, timeout=_PATIENCE)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise UpstreamUnavailable(f"No server answers at {self._url}.") from error
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
@@ -201,9 +201,9 @@ def _send(client: WebClient, contents: Sequence[tuple[Path, bytes]], kind: Kind,
             tqdm.write("\n".join([f"== {file} =="] * output.titled + lines), file=sys.stdout)
     if output.pictures is not None:
         _save_pictures(result, contents, output.pictures)
-    faults = result.get("errors", []) if isinstance(result, dict) and kind.at_once > 1 else []
-    for fault in faults:
-        _say_refused([files[fault["index"]]], fault["message"])
+    faults = result.get("errors", []) if isinstance(result, dict) else []
+    for fault in faults:  # of an image, or of a box of the only one
+        _say_refused([files[fault.get("index", 0)]], fault["message"])
     return not faults
 
 
@@ -242,7 +242,11 @@ def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], out: Pat
         pictures = [draw.line(crop, text) for crop, text in zip(images, result["res"], strict=True)]
     for (file, _), picture in zip(contents, pictures, strict=True):
         _, png = cv2.imencode(".png", picture)
-        (out / f"{file.name}.png").write_bytes(png.tobytes())
+        path = out / f"{file.name}.png"
+        try:
+            path.write_bytes(png.tobytes())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _parser(kind: Kind) -> argparse.ArgumentParser:

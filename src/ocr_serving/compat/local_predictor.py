@@ -53,8 +53,6 @@ class LocalPredictor:
             ConfigError: the folder, the engine or the device cannot be used (the original killed its process group).
         """
         asked = {"use_profile": use_profile, "use_trt": use_trt, "use_lite": use_lite, "use_xpu": use_xpu, **others}
-        if precision is not None and precision not in settings.PRECISIONS:
-            asked[f"precision {precision}"] = True
         if ignored := [name for name, value in asked.items() if value]:
             logger.warning("load_model_config: %s: no effect here", ", ".join(ignored))
         chosen = settings.load(
@@ -62,7 +60,7 @@ class LocalPredictor:
                 "device": "gpu" if use_gpu else None,
                 "gpu_id": gpu_id if use_gpu else None,
                 "threads": thread_num,
-                "precision": settings.PRECISIONS.get(precision or ""),
+                "precision": settings.precision_named(precision, logger.warning),
             }
         )
         self._predictor = local.LocalPredictor.load(model_path, chosen)

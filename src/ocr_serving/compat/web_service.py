@@ -116,8 +116,9 @@ class WebService:
         if gpuid is not None:
             self.set_gpus(gpuid)
         self.port = port
-        self._precision = precision
-        self._settings = settings.load({"port": port, "precision": settings.PRECISIONS.get(precision or "")})
+        known = settings.precision_named(precision, logger.warning)
+        self._precision = precision if known else None
+        self._settings = settings.load({"port": port, "precision": known})
 
     def run_rpc_service(self) -> None:
         """Start a model server of the service's own, and wait until it answers.

@@ -61,15 +61,16 @@ def _plan(arguments: Sequence[str]) -> Plan:
     """
     given = gflags.parse(arguments, _SWITCHES, _VALUES)
     if unknown := [f"-{name}" for name in given if name not in _VALUES | _SWITCHES]:
-        print(f"{', '.join(unknown)}: no effect here.", file=sys.stderr)
+        serve_command.say(f"{', '.join(unknown)}: no effect here.")
     files = {**_FILES, **given}
     numbers = {name: gflags.number(name, given[name]) if name in given else _NUMBERS[name] for name in _NUMBERS}
     workdir = Workdir.read(*(Path(files[f"{of}_path"], files[f"{of}_file"]) for of in _KINDS))
-    precision = given.get("precision", _DEFAULT_PRECISION)
+    precision = given.get("precision")
+    asked = None if precision == _DEFAULT_PRECISION else precision
     chosen = settings.load(
         {
             "port": workdir.port or numbers["port"],
-            "precision": None if precision == _DEFAULT_PRECISION else serve_command.precision_setting(precision),
+            "precision": settings.precision_named(asked, serve_command.say),
             "reload_interval": given.get("reload_interval_s"),
         }
     )

@@ -125,6 +125,8 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
     if models.stop(deadline.remaining()) and drained:
         models.service.close()
     else:
+        logger.warning("Not all requests could be answered within %g s.", GRACE_SECONDS)
+        logging.shutdown()
         end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = serve_flags.parse(argv)
     if args.command != serve_flags.START:
-        _say(f"{args.command} does nothing here; end a server with Ctrl-C, or with SIGTERM to its process.")
+        say(f"{args.command} does nothing here; end a server with Ctrl-C, or with SIGTERM to its process.")
         return 2
     return process.serve(partial(_plan, args), announce)
 
@@ -57,21 +57,13 @@ def announce(loaded: Loaded, address: str) -> None:
     command_line.announce(f"Serving {loaded.title} on {address} ({loaded.engines}).\n")
 
 
-def precision_setting(precision: str | None) -> str | None:
-    """The setting for one of the original's names; None where there is none, which is said."""
-    if precision is None or precision in settings.PRECISIONS:
-        return settings.PRECISIONS.get(precision or "")
-    _say(f"precision {precision}: no effect here; there are {', '.join(settings.PRECISIONS)}.")
-    return None
-
-
 def limits(max_body_size: int | None) -> Limits:
     """The server's limits with that --max_body_size."""
     if max_body_size is None:
         return Limits()
     if max_body_size < LEAST_BODY:
         default = Limits()
-        _say(f"max_body_size: less than {LEAST_BODY} has no effect; the limit stays {default.body_bytes} bytes.")
+        say(f"max_body_size: less than {LEAST_BODY} has no effect; the limit stays {default.body_bytes} bytes.")
         return default
     return Limits(body_bytes=max_body_size)
 
@@ -88,7 +80,7 @@ def on_device(chosen: Settings, gpu_ids: str) -> Settings:
     if not all(number.isascii() and number.isdigit() for number in (first, *others)):
         raise ConfigError(f"--gpu_ids takes the number of one GPU, or -1 for the CPU, not {gpu_ids!r}.")
     if others:
-        _say(f"gpu_ids {gpu_ids}: a model runs on one GPU here, this one on {first}.")
+        say(f"gpu_ids {gpu_ids}: a model runs on one GPU here, this one on {first}.")
     return chosen.replace(device="gpu", gpu_id=first)
 
 
@@ -101,11 +93,11 @@ def _plan(args: argparse.Namespace) -> Plan:
     if not args.model:
         raise ConfigError("You must specify your serving model, for example: --model ocr_det_model.")
     if args.without_effect:
-        _say(f"{', '.join(args.without_effect)}: no effect here.")
+        say(f"{', '.join(args.without_effect)}: no effect here.")
     threads = process.default_threads() if args.thread is None else args.thread
     if threads < 1:
         raise ConfigError(f"--thread takes a number of 1 or more, not {threads}.")
-    flags = {"host": args.host, "port": args.port, "precision": precision_setting(args.precision)}
+    flags = {"host": args.host, "port": args.port, "precision": settings.precision_named(args.precision, say)}
     chosen = settings.load(flags)
     metrics_port = args.prometheus_port if args.enable_prometheus else None
     workflow = Workflow(_steps(args, chosen), chosen)
@@ -164,5 +156,6 @@ def _count(flag: str, values: Sequence[int], i: int, least: int) -> int:
     return _one(values, i)
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """Tell whoever started the server."""
     print(sentence, file=sys.stderr)

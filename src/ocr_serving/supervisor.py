@@ -28,11 +28,11 @@ START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 """How long it may take to end when told to, its own grace included; then it is killed."""
 STEADY_SECONDS = 30.0
-"""A server that lived so long was well: its end begins a new count of deaths."""
-LOOP_DEATHS = 4
-"""So many deaths in a row are a crash loop: clients are refused at once until a server is up again."""
+"""A server that lived so long was well: its end begins a new count of failures."""
+LOOP_FAILURES = 4
+"""So many deaths and failed starts in a row are a crash loop: clients are refused until a server is up again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a new start: none after the first death, then FIRST_PAUSE, then each time twice as long."""
+"""Seconds before a new start: none after the first failure, then FIRST_PAUSE, then each time twice as long."""
 
 
 class ModelServerProcess:
@@ -42,7 +42,7 @@ class ModelServerProcess:
     next one and are not refused.
 
     Attributes:
-        restarts: how often a child died and was, or is to be, replaced.
+        restarts: how many children died that were, or are to be, replaced.
         failure: in a crash loop, what happens, as a sentence; None while all is well.
         engine, precision: what the model runs on; known once start() has returned.
     """
@@ -111,19 +111,22 @@ class ModelServerProcess:
         self._close_port()
 
     def _watch(self) -> None:
-        """Replace the child whenever it ends."""
-        deaths = 0
-        while self._child is not None:
+        """Replace the child whenever it ends; where no other could be started, it is found ended again."""
+        ended: _Child | None = None
+        failures = 0
+        while (child := self._child) is not None:
             began = time.monotonic()
-            status = self._child.wait()
+            status = child.wait()
             if self._stopping.is_set():
                 return
-            self.restarts += 1
-            deaths = 1 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
-            pause = 0.0 if deaths == 1 else min(FIRST_PAUSE * 2 ** (deaths - 2), LONGEST_PAUSE)
-            logger.error("The model server of %s ended with status %d; a new one starts.", self._model, status)
-            if deaths >= LOOP_DEATHS:
-                self._report_loop(deaths)
+            if child is not ended:
+                self.restarts += 1
+                logger.error("The model server of %s ended with status %d; a new one starts.", self._model, status)
+            ended = child
+            failures = 1 if time.monotonic() - began > STEADY_SECONDS else failures + 1
+            pause = 0.0 if failures == 1 else min(FIRST_PAUSE * 2 ** (failures - 2), LONGEST_PAUSE)
+            if failures >= LOOP_FAILURES:
+                self._report_loop(failures)
             if self._stopping.wait(pause):
                 return
             try:
@@ -133,9 +136,12 @@ class ModelServerProcess:
             else:
                 self.failure = None
 
-    def _report_loop(self, deaths: int) -> None:
+    def _report_loop(self, failures: int) -> None:
         self._close_port()
-        self.failure = f"The model server of {self._model.name} died {deaths} times in a row; the log says more."
+        name = self._model.name
+        self.failure = (
+            f"The model server of {name} died, or did not start, {failures} times in a row; the log says more."
+        )
         logger.error(self.failure)
 
     def _launch(self) -> None:

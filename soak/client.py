@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from harness.traffic import in_threads
+
 HOST = "127.0.0.1"
 PATH = "/ocr/prediction"
 """Of the web service."""
@@ -133,15 +135,6 @@ def raw(port: int, *parts: bytes, seconds: float = 5.0, end: bool = False) -> by
 def raw_statuses(answer: bytes) -> list[int]:
     """The statuses of all answers in the bytes."""
     return [int(part[3:6]) for part in answer.split(b"HTTP/1")[1:] if part[3:6].isdigit()]
-
-
-def in_threads(jobs: Sequence[Any]) -> None:
-    """Run all at once, return when all are done."""
-    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 class Repeated:

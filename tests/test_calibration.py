@@ -30,12 +30,11 @@ def precision(folder, wanted="auto"):
     return LocalPredictor.load(str(folder), Settings(engine="openvino", precision=wanted)).engine.precision
 
 
-def test_a_calibrated_model_runs_in_8_bits_unless_f32_is_asked_for(folder, tmp_path):
+def test_a_calibrated_model_runs_in_8_bits_unless_f32_is_asked_for(folder, tmp_path, capsys):
     assert precision(folder) == FLOATS
     picture = samples.save(samples.render()[2], tmp_path)
-    said = []
-    assert calibration.main([str(folder), str(picture)], said.append) == 0
-    assert said == [f"{folder / model_dir.INT8_LAYERS}\n"]
+    assert calibration.main([str(folder), str(picture)]) == 0
+    assert capsys.readouterr().out == f"{folder / model_dir.INT8_LAYERS}\n"
     assert precision(folder) == IN_8_BITS
     assert precision(folder, "f32") == "f32"
 

@@ -74,7 +74,7 @@ def closed_loop(connect: Callable[[], Client], bodies: Sequence[bytes], clients:
             turn += 1
         sender.close()
 
-    _in_threads([lambda i=i: run(i) for i in range(clients)])  # type: ignore[misc]
+    in_threads([lambda i=i: run(i) for i in range(clients)])  # type: ignore[misc]
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
@@ -109,13 +109,14 @@ def open_loop(connect: Callable[[], Client], bodies: Sequence[bytes], rate: floa
             arrivals.put(None)
 
     begin = time.perf_counter()
-    _in_threads([arrive, *[work] * OUTSTANDING])
+    in_threads([arrive, *[work] * OUTSTANDING])
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
-def _in_threads(jobs: Sequence[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=job) for job in jobs]
+def in_threads(jobs: Sequence[Callable[[], object]]) -> None:
+    """Run all at once, return when all are done."""
+    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -22,7 +22,7 @@ def keep_freed() -> None:
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, TypeError):  # another C library; Windows
+    except AttributeError:  # another C library
         return
     mallopt(_M_MMAP_THRESHOLD, LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST)

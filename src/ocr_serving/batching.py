@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ocr_serving.deadline import Deadline
+from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import DeadlineExceeded, EngineFailed
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 
@@ -138,7 +138,7 @@ def _answers(tasks: Sequence[_Task], deadline: Deadline | None) -> list[Arrays]:
     Raises:
         DeadlineExceeded: they were not all done in time.
     """
-    _, late = wait([task.done for task in tasks], None if deadline is None else deadline.remaining())
+    _, late = wait([task.done for task in tasks], remaining(deadline))
     if late:
         for task in tasks:
             task.done.cancel()

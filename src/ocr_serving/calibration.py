@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -77,7 +77,7 @@ def _read(path: Path) -> Image:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sys.stdout.write) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, 2 where the message on stderr says what was wrong."""
     parser = argparse.ArgumentParser(prog="python3 -m ocr_serving.calibration", description=__doc__.split("\n")[0])
     parser.add_argument("model", metavar="MODEL_DIR", help="a det model folder")
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], object] = sy
     except (OcrServingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    report(f"{written}\n")
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ocr_serving.geometry import Image, Quads, is_column, side_lengths
+from ocr_serving.geometry import Image, Quads, corners, is_column, side_lengths
 
 BOX_COLOR = (60, 160, 0)
 TEXT_COLOR = (40, 30, 20)
@@ -56,8 +56,7 @@ def _write_into(sheet: Image, quad: Quads, text: str) -> None:
     start = np.floor(quad.min(axis=0)).clip(0, sides - 1)
     end = np.ceil(quad.max(axis=0)).clip(start + 1, sides)
     size = (int(end[0] - start[0]), int(end[1] - start[1]))
-    flat = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
-    homography = cv2.getPerspectiveTransform(flat, (quad - start).astype(np.float32))
+    homography = cv2.getPerspectiveTransform(corners(width, height), (quad - start).astype(np.float32))
     warped = cv2.warpPerspective(label, homography, size, flags=cv2.INTER_AREA, borderValue=(255, 255, 255))
     place = sheet[int(start[1]) : int(start[1]) + size[1], int(start[0]) : int(start[0]) + size[0]]
     np.minimum(place, warped, out=place)

@@ -30,6 +30,11 @@ def order_points(points: NDArray[Any]) -> NDArray[np.float32]:
     return np.array([top_left, top_right, bottom_right, bottom_left], np.float32)
 
 
+def corners(width: int, height: int) -> NDArray[np.float32]:
+    """The corners (4, 2) of a picture of this size."""
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+
+
 def side_lengths(quads: Quads) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Length in pixels of the top side (n,) and of the left side (n,) of quads (n, 4, 2)."""
     return np.linalg.norm(quads[:, 0] - quads[:, 1], axis=1), np.linalg.norm(quads[:, 0] - quads[:, 3], axis=1)
@@ -105,10 +110,9 @@ def crops(image: Image, quads: Quads, least_height: int = 1) -> list[Image]:
 
 def _upright(window: Image, quad: NDArray[np.float32], width: int, height: int) -> Image:
     """A quad (4, 2) of a window as a picture of this size, before any turn."""
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     upright = cv2.warpPerspective(
         window,
-        cv2.getPerspectiveTransform(quad, corners),
+        cv2.getPerspectiveTransform(quad, corners(width, height)),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,

@@ -19,7 +19,7 @@ from ocr_serving.errors import (
     Overloaded,
     UpstreamUnavailable,
 )
-from ocr_serving.geometry import Image, Quads, crops
+from ocr_serving.geometry import Image, Quads, corners, crops
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 
@@ -98,8 +98,7 @@ class Pipeline:
             quads = self._detector.detect(image, deadline).quads
         whole = not len(quads) and is_cut_out(image)
         if whole:
-            height, width = image.shape[:2]
-            quads = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float32)
+            quads = corners(image.shape[1], image.shape[0])[None]
         with timings.stage("crop"):
             pictures = crops(image, quads, self._recognizer.height)
         with timings.stage("rec"):

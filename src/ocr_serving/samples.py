@@ -6,7 +6,6 @@ python3 -m ocr_serving.samples        draws them again, into the working directo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.draw import WEIGHT
-from ocr_serving.geometry import Image, Quads
+from ocr_serving.geometry import Image, Quads, corners
 
 Color = tuple[int, int, int]
 """Blue, green, red."""
@@ -206,11 +205,10 @@ def _moved(quads: Quads, homography: NDArray[np.float64]) -> Quads:
     return moved
 
 
-def _homography(sheet: Image, corners: list[tuple[int, int]]) -> NDArray[np.float64]:
+def _homography(sheet: Image, places: list[tuple[int, int]]) -> NDArray[np.float64]:
     """What takes the sheet's corners, clockwise from top-left, to these points of the photograph."""
     height, width = sheet.shape[:2]
-    flat = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
-    matrix: NDArray[np.float64] = cv2.getPerspectiveTransform(flat, np.array(corners, np.float32))
+    matrix: NDArray[np.float64] = cv2.getPerspectiveTransform(corners(width, height), np.array(places, np.float32))
     return matrix
 
 
@@ -267,10 +265,10 @@ def save(sample: Sample, root: Path) -> Path:
     return path
 
 
-def main(report: Callable[[str], object] = sys.stdout.write) -> None:
+def main() -> None:
     """Draw every sample into the working directory."""
     for sample in render():
-        report(f"{save(sample, Path())}\n")
+        sys.stdout.write(f"{save(sample, Path())}\n")
 
 
 if __name__ == "__main__":

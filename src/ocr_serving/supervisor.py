@@ -138,10 +138,8 @@ class ModelServerProcess:
 
     def _report_loop(self, failures: int) -> None:
         self._close_port()
-        name = self._model.name
-        self.failure = (
-            f"The model server of {name} died, or did not start, {failures} times in a row; the log says more."
-        )
+        what = f"died, or did not start, {failures} times in a row"
+        self.failure = f"The model server of {self._model.name} {what}; the log says more."
         logger.error(self.failure)
 
     def _launch(self) -> None:

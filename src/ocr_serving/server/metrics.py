@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, generate_latest, start_http_server
 
 from ocr_serving import logs
-from ocr_serving.errors import ConfigError, OcrServingError
+from ocr_serving.errors import ClientLeft, ConfigError, OcrServingError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_LEFT = "CLIENT_LEFT"
-"""Code of a request whose client did not wait for the answer."""
 
 
 class Metrics:
@@ -59,11 +57,11 @@ class Metrics:
             self._request_us.labels(protocol).inc(_microseconds_since(begin))
 
     def left(self, protocol: str) -> None:
-        """Count a request whose client was gone before its turn came."""
-        self._refused.labels(protocol, _LEFT).inc()
+        """Count a request whose client did not wait for the answer."""
+        self._refused.labels(protocol, ClientLeft.code).inc()
 
     def refused(self, protocol: str, error: OcrServingError) -> None:
-        """Count a request that was refused before anything was done for it."""
+        """Count a request that is answered with an error."""
         self._refused.labels(protocol, error.code).inc()
 
     @contextmanager

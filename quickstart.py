@@ -50,7 +50,8 @@ def main() -> int:
             with step(f"Model {name}"):
                 get_model(name)
         with step("Det model server and web service, up to the first answer"):
-            det = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", "--port", "9293", *gpu]
+            where = ["--host", "127.0.0.1", "--port", "9293"]
+            det = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", *where, *gpu]
             servers += [start(det), start(["ocr_web_server.py", device])]
             texts = first_answer(servers, chosen)
         print(f"The text in {SAMPLE}:", *texts, sep="\n    ")

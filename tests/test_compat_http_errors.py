@@ -114,6 +114,8 @@ def test_setting_up_wrongly_is_said_in_words(client):
         made.set_max_retries("1")
     with pytest.raises(ConfigError, match="Encrypted"):
         made.connect("127.0.0.1:1", encryption=True)
+    with pytest.raises(ConfigError, match="Encrypted"):
+        made.use_key("key")
     with pytest.raises(ConfigError, match="load_client_config"):
         HttpClient().predict({"image": IMAGE})
 

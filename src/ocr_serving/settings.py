@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     precision: Annotated[
         Literal["auto", "f32", "bf16", "fp16"],
         _about(
-            "Arithmetic of the engine; auto is bf16 where the CPU has it, else f32, with int8 in parts of PP-OCRv6."
+            "Arithmetic; auto is int8 in parts where the CPU has no AMX, all else bf16 where the engine has it, or f32."
         ),
     ] = "auto"
     threads: Annotated[Count, _about("Inference threads of a process; 0 takes the cores that the process may use.")] = 0
@@ -60,7 +60,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rec_model: Annotated[str, _about("Folder of the rec model.")] = "ocr_rec_model"
     models_dir: Annotated[
         str,
-        _about("Folder that fetched models are kept in; empty takes models/ of a checkout, else ~/.cache/ocr_serving."),
+        _about(
+            "Where paddle_serving_app.package keeps what it fetched; empty: models/ of a checkout, else "
+            "~/.cache/ocr_serving."
+        ),
     ] = ""
 
     host: Annotated[str, _about("Address the servers listen on; 0.0.0.0 opens them to the network.")] = "127.0.0.1"
@@ -101,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     reload_interval: Annotated[
         Seconds,
         _about(
-            "Seconds between two looks of a model server at the fluid_time_file of its models, which loads them anew."
+            "Seconds between two looks of a model server that you start at fluid_time_file, which loads models anew."
         ),
     ] = 10.0
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.compat import feeds
-from ocr_serving.compat.client_config import ClientConfig, ConfiguredClient
+from ocr_serving.compat.client_config import ClientConfig, ConfiguredClient, encryption_refused
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, ConfigError, OcrServingError
@@ -78,10 +78,6 @@ class Client(ConfiguredClient):
             raise BadCall("rpc_timeout must be int type.")
         self._timeout = rpc_timeout / 1000
 
-    def use_key(self, key_filename: str) -> None:
-        """Refuse: see connect(encryption=True)."""
-        raise _encryption()
-
     def connect(self, endpoints: str | Sequence[str] | None = None, encryption: bool = False) -> None:
         """Name the servers; nothing is connected before the first call.
 
@@ -94,7 +90,7 @@ class Client(ConfiguredClient):
             BadCall: neither endpoints nor variants.
         """
         if encryption:
-            raise _encryption()
+            raise encryption_refused()
         if self._variants:
             if endpoints is not None:
                 logger.warning("The endpoints %s have no effect, since there are variants.", endpoints)
@@ -166,10 +162,6 @@ class Client(ConfiguredClient):
             return deadline
         timeout = Deadline.after(self._timeout)
         return timeout if deadline is None else Deadline(min(timeout.at, deadline.at), deadline.has_left)
-
-
-def _encryption() -> ConfigError:
-    return ConfigError("Encrypted models are not offered; serve the model as it is, on a network you trust.")
 
 
 def _result(response: Response, names: Sequence[str], config: ClientConfig, address: str) -> Result:

@@ -76,10 +76,19 @@ class ConfiguredClient:
         """The aliases of the outputs."""
         return [variable.alias for variable in self._loaded().fetches]
 
+    def use_key(self, key_filename: str) -> None:
+        """Refuse: encrypted models are not offered."""
+        raise encryption_refused()
+
     def _loaded(self) -> ClientConfig:
         if self._config is None:
             raise ConfigError("load_client_config must be called first.")
         return self._config
+
+
+def encryption_refused() -> ConfigError:
+    """For whoever asks for encrypted models."""
+    return ConfigError("Encrypted models are not offered; serve the model as it is, on a network you trust.")
 
 
 def _file(path: Path) -> Path:

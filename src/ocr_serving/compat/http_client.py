@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 
 from ocr_serving import endpoint
 from ocr_serving.compat import http_feeds
-from ocr_serving.compat.client_config import ConfiguredClient
+from ocr_serving.compat.client_config import ConfiguredClient, encryption_refused
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import (
     BadInput,
@@ -93,7 +93,7 @@ class HttpClient(ConfiguredClient):
             ConfigError: encryption is asked for.
         """
         if encryption:
-            raise ConfigError("Encrypted models are not offered; serve the model as it is, and call it over https.")
+            raise encryption_refused()
         if isinstance(url, (list, tuple)):
             if len(url) != 1:
                 raise BadCall("HttpClient only support 1 endpoint")

@@ -65,6 +65,8 @@ class PaddleEngine:
         """Set device, threads and precision; returns the precision in use."""
         wanted = "f32" if options.precision == "auto" else options.precision
         if options.device == "gpu":
+            if wanted == "bf16":
+                raise ConfigError("Paddle on a GPU takes precision auto, f32 or fp16, not bf16.")
             half = inference.PrecisionType.Half if wanted == "fp16" else inference.PrecisionType.Float32
             config.enable_use_gpu(_GPU_MEMORY_MB, options.gpu_id, half)
             return wanted

@@ -37,8 +37,9 @@ Ctrl-C stops it."""
 
 
 def main() -> int:
-    """Serve until Ctrl-C or SIGTERM (exit status 0), or until a step or a server fails (1)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Serve until Ctrl-C, SIGTERM or the terminal's end (exit status 0), or until a step or a server fails (1)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     gpu = ["--gpu_ids", "0"] if device == "gpu" else []
     servers: list[subprocess.Popen[bytes]] = []
@@ -52,7 +53,8 @@ def main() -> int:
         with step("Det model server and web service, up to the first answer"):
             where = ["--host", "127.0.0.1", "--port", "9293"]
             det = ["-m", "paddle_serving_server.serve", "--model", "ocr_det_model", *where, *gpu]
-            servers += [start(det), start(["ocr_web_server.py", device])]
+            servers.append(start(det))
+            servers.append(start(["ocr_web_server.py", device]))
             texts = first_answer(servers, chosen)
         print(f"The text in {SAMPLE}:", *texts, sep="\n    ")
         print(usage(chosen), flush=True)
@@ -110,12 +112,14 @@ def first_answer(servers: Sequence[subprocess.Popen[bytes]], chosen: Settings) -
     """
     headers = {"Authorization": f"Bearer {chosen.api_keys[0]}".encode()} if chosen.api_keys else {}
     body = {"feed": [{"x": base64.b64encode(SAMPLE.read_bytes()).decode()}], "fetch": ["res"]}
+    url = local_url(chosen)
+    proxies = endpoint.proxies(url)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if any(server.poll() is not None for server in servers):
             raise RuntimeError("a server did not start")
         try:
-            answer = requests.post(local_url(chosen), json=body, headers=headers, timeout=START_SECONDS)
+            answer = requests.post(url, json=body, headers=headers, timeout=START_SECONDS, proxies=proxies)
         except requests.ConnectionError:
             time.sleep(0.1)
             continue

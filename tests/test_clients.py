@@ -182,6 +182,21 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path, rec_debugger):
     assert done.stderr == f"{tmp_path / 'line_1.png.png'} cannot be written: Is a directory.\n"
 
 
+def test_a_broken_image_costs_the_others_no_picture(tmp_path, rec_debugger):
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    done = run("rec", tmp_path, "--text", "--out", tmp_path / "out", "--url", rec_debugger.url)
+    assert done.returncode == 1
+    assert "欢迎光临" in done.stdout
+    assert done.stderr.startswith(f"{tmp_path / '2.png'}: ")
+    assert [picture.name for picture in (tmp_path / "out").iterdir()] == ["1.png.png"]
+
+
+def test_this_machine_is_reached_without_the_proxy_of_the_environment(rec_debugger, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert run("rec", ROOT / "rec_img/line_1.png", "--url", rec_debugger.url).returncode == 0
+
+
 ODD_ANSWERS = {
     "cut off": (
         b'ff\r\n{"result"',

@@ -60,6 +60,14 @@ def test_no_tls_connection_is_told_from_nobody_there(client):
             made.predict({"image": IMAGE})
 
 
+def test_this_machine_is_reached_without_the_proxy_of_the_environment(client, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with Server(response().SerializeToString(), "application/proto") as server:
+        made = client(raise_on_error=True)
+        made.connect(server.address)
+        assert made.predict({"image": IMAGE}) == response()
+
+
 @pytest.mark.parametrize("use_grpc", [False, True])
 def test_nobody_there(client, use_grpc):
     made = client(raise_on_error=True)

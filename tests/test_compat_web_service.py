@@ -266,6 +266,13 @@ class TestWebService:
             "precision int8: no effect here; there are fp32, fp16, bf16."
         ]
 
+    def test_a_name_in_chinese_passes_the_gate(self, small_det):
+        service = WebService("识别")
+        client = in_process(service, small_det)
+        service.get_app_instance().gate.closed = True
+        assert client.post("/识别/prediction", json={"feed": [], "fetch": []}).status_code == 503
+        assert b'route="/\xe8\xaf\x86\xe5\x88\xab/prediction",status="503"' in client.get("/metrics").data
+
     def test_a_compressed_body_is_refused_in_words(self, small_det):
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         answer = in_process(WebService(), small_det).post(DEFAULT, data=b"x", headers=headers)

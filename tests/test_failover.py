@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -95,6 +96,22 @@ def test_an_endpoint_that_is_killed_under_load_costs_no_request(folders, connect
         for caller in callers:
             caller.result(60)  # raises what a call failed with
         assert Counter(answers)[2.0] <= CALLERS  # on their way when the server died
+
+
+def test_a_silent_endpoint_is_learned_by_calls_that_have_little_time(folders, monkeypatch):
+    monkeypatch.setattr(liveness, "SILENT_SECONDS", 0.5)
+    command, port = server_process.model_server(str(folders[0]))
+    model = model_dir.load(folders[0])
+    with socket.create_server(("127.0.0.1", 0)) as silent, server_process.running(command, port, folders[0]):
+        endpoints = [f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{port}"]
+        with contextlib.closing(RemotePredictor(endpoints, model.feeds, model.fetches)) as predictor:
+            late = 0
+            for _ in range(12):
+                try:
+                    predictor.predict({"x": X}, deadline=Deadline.after(0.2))
+                except DeadlineExceeded:
+                    late += 1
+    assert late == 3, "0.5 s of silence are as much as three calls wait"
 
 
 def test_a_frozen_endpoint_costs_the_calls_of_its_first_moment(folders, monkeypatch):

@@ -121,8 +121,9 @@ def test_a_large_transparent_picture_is_composited_whole():
         image_files.saved(image_files.grey_cut_out(), "TIFF"),
         image_files.saved(image_files.grey_cut_out(), "JPEG2000"),
         image_files.saved(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"),
+        cv2.imencode(".tiff", np.full((9, 9, 4), np.nan, np.float32))[1].tobytes(),
     ],
-    ids=["tiff grey and alpha", "jp2 grey and alpha", "tiff of floats"],
+    ids=["tiff grey and alpha", "jp2 grey and alpha", "tiff of floats", "tiff of floats that are none, and alpha"],
 )
 def test_variants_that_would_be_misread_are_refused(data):
     with pytest.raises(BadInput, match=r"accepted are PNG|variant that cannot be read"):

@@ -80,3 +80,8 @@ def test_the_dictionary_of_a_rec_model(folder):
 def test_what_is_wrong_in_it_is_said_in_one_sentence(folder, text, sentence):
     with pytest.raises(ConfigError, match=rf"inference.yml is damaged: .*{sentence}"):
         loaded(folder, text)
+
+
+def test_a_folder_that_the_system_refuses_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"cannot be read: File name too long|does not exist"):
+        model_dir.load("x" * 300)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from ocr_serving import model_dir, zoo
+from ocr_serving import model_dir, package_command, zoo
+from ocr_serving.errors import ConfigError
 
 
 def run(cwd: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -96,6 +98,12 @@ def test_an_archive_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.startswith("ocr_det.tar.gz cannot be written here")
     assert [path.name for path in tmp_path.iterdir()] == ["ocr_det.tar.gz"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"toy\.tar\.gz cannot be written here"), mock.patch.object(zoo, "fetch"):
+        package_command.get_model("toy", tmp_path / "file", tmp_path)
 
 
 @pytest.mark.parametrize("args", [[], ["--get_model"], ["--get_model", "ocr_det", "--list_model"]])

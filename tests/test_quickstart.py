@@ -6,12 +6,19 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 import zoo_models
 from rpc_peers import wait_until
 from server_process import ROOT, ServerProcess, free_port
 
 KEY = "a-key-of-the-test"
+
+
+def listening(port):
+    """The addresses on which somebody listens at a port."""
+    found = psutil.net_connections("inet")
+    return {socket_.laddr.ip for socket_ in found if socket_.status == "LISTEN" and socket_.laddr.port == port}
 
 
 @pytest.fixture
@@ -34,7 +41,10 @@ def folder(tmp_path, port, monkeypatch):
     return tmp_path
 
 
-def test_it_fetches_starts_shows_a_sample_serves_and_ends_on_ctrl_c(folder, port):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
+def test_it_fetches_starts_shows_a_sample_serves_and_ends_with_its_servers(folder, port, ending, monkeypatch):
+    monkeypatch.setenv("OCR_HOST", "0.0.0.0")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     server = ServerProcess(["quickstart.py"], port, folder)
     try:
         server.wait_for_output("Ctrl-C stops it.")
@@ -43,8 +53,11 @@ def test_it_fetches_starts_shows_a_sample_serves_and_ends_on_ctrl_c(folder, port
         command = [sys.executable, ROOT / "ocr_web_client.py", "--url", server.url, "--key", KEY, "imgs/sign.jpg"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
         assert "EAST LAKE PARK" in done.stdout, done.stderr
+        det = int(os.environ["OCR_DET_ENDPOINT"].rpartition(":")[2])
+        assert listening(port) == {"0.0.0.0"}
+        assert listening(det) == {"127.0.0.1"}, "it has no keys"
     finally:
-        status = server.stop(signal.SIGINT)
+        status = server.stop(ending)
     assert status == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1)

@@ -1,10 +1,12 @@
 """Addresses and connections of RemotePredictor: servers that are dead, silent, slow, killed and back again."""
 
 import contextlib
+import itertools
 import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,23 @@ def test_more_kept_connections_than_tries_do_not_hide_a_server_that_came_back():
                 caller.join(10)
         with serving(Doubler(), port=port):
             client.predict(IMAGE)
+
+
+def test_connections_that_died_unseen_do_not_hide_a_server_that_lives():
+    """As those that a firewall forgot: the next byte on each is answered with a reset."""
+    waiting = threading.Barrier(4)
+    calls = itertools.count()
+
+    def answer(number, request):
+        if number:
+            return None
+        if next(calls) < 4:
+            waiting.wait(10)
+        return answer_with(OUT)(number, request)
+
+    with peer(answer) as server, remote(server.address) as client, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: client.predict(IMAGE), range(4)))
+        assert client.predict(IMAGE)["out"].tolist() == [[2, 4]]
 
 
 def test_broken_connections_are_tried_three_times_like_the_original():

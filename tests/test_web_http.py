@@ -166,6 +166,14 @@ def test_a_body_announced_too_large_is_refused_before_it_is_sent(web):
     assert process.memory_info().rss - before < 2e6
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 30000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_a_client_that_sends_all_of_a_body_too_large_still_gets_its_answer(web, length):
+    body = b"1c9c380\r\n" * (b"chunked" in length) + bytes(30_000_000)
+    with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
+        connection.sendall(POST + length + body)
+        assert statuses(connection.makefile("rb").read()) == [413]
+
+
 def test_a_client_that_asks_first_is_told_to_go_on(web):
     with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
         connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\n" + LENGTH + b"\r\n")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import oip_json, oip_messages, oip_tensor
+from ocr_serving.wire import oip, oip_json, oip_messages, oip_tensor
 from ocr_serving.wire import oip_pb2 as pb
 from ocr_serving.wire.oip import OipRequest
 from ocr_serving.wire.tensor import Tensor
@@ -136,6 +136,12 @@ def test_what_is_asked_of_the_answer():
     head, raw = oip_json.encode_response("m", "1", request, tensors)
     first, second = json.loads(head)["outputs"]
     assert ("data" in first, second["data"], bytes(raw)) == (False, [1], b"\1")
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(0, None), (1, 1e-6), (10**15, 1e9), (2**63 - 1, None)])
+def test_time_limits(timeout, seconds):
+    """Python waits 9.2e9 s at most; clients write the largest number for none."""
+    assert oip.seconds({"timeout": timeout}) == seconds
 
 
 X = {"name": "x", "datatype": "FP32", "shape": [2]}

@@ -227,6 +227,14 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(toy: Toy) -> None:
         zoo.fetch("toy_rec", toy.root / "file", toy.zoo)
 
 
+def test_no_home_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}[_])  # a user without an entry
+    monkeypatch.setattr(zoo, "_checkout_models", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="OCR_MODELS_DIR"):
+        zoo.cache_dir()
+
+
 def test_an_unknown_name_gets_the_nearest_ones() -> None:
     with pytest.raises(ConfigError, match=r"not exist in current model list.*Did you mean ocr_det"):
         zoo.load().find("ocr_dett")

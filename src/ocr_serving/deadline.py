@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from ocr_serving.errors import ClientLeft, DeadlineExceeded
 
+FOREVER_SECONDS = 1e9
+"""A longer time limit is none: clients write "none" as some centuries, and Python's waits overflow."""
+
 
 def _stays() -> bool:
     return False

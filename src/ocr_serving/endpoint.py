@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from urllib.parse import urlsplit
 
 from ocr_serving.errors import ConfigError
 
@@ -31,6 +32,15 @@ def join(host: str, port: int) -> str:
 def is_loopback(host: str) -> bool:
     """Whether nobody outside this machine reaches a server that listens there."""
     return host in ("127.0.0.1", "::1", "localhost")
+
+
+def proxies(url: str) -> dict[str, str]:
+    """What requests is to be told of proxies for a URL: this machine is reached without those of the environment."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # requests says that it is no URL
+        return {}
+    return {"no_proxy": host} if is_loopback(host) else {}
 
 
 def of_socket(sock: socket.socket) -> str:

@@ -104,8 +104,11 @@ def _bgr(stored: NDArray[Any]) -> Image | None:
 
 
 def _alpha(stored: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Opacity, uint8 (h, w), 255 opaque; None for a picture all opaque, and for one that would vanish altogether."""
-    if stored.ndim == 2 or stored.shape[2] != 4:
+    """Opacity, uint8 (h, w), 255 opaque; None for a picture all opaque, and for one that would vanish altogether.
+
+    None of floats, too, which decode() refuses.
+    """
+    if stored.ndim == 2 or stored.shape[2] != 4 or stored.dtype.kind == "f":
         return None
     alpha = stored[..., 3]
     most = int(alpha.max())

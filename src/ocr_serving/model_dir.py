@@ -140,9 +140,17 @@ def load(path: str | Path, conf: Path | None = None) -> ModelDir:
         conf: declares inputs and outputs in place of the folder's SERVER_CONF.
 
     Raises:
-        ConfigError: the folder or a file in it is missing or damaged; the message says which, and how to get it.
+        ConfigError: the folder or a file in it is missing or damaged, or may not be read; the message says which, and
+            how to get it.
     """
     folder = Path(path)
+    try:
+        return _load(folder, conf)
+    except OSError as error:
+        raise ConfigError(f"Model folder {folder} cannot be read: {error.strerror}.") from error
+
+
+def _load(folder: Path, conf: Path | None) -> ModelDir:
     if not folder.is_dir():
         if folder.exists():
             raise ConfigError(f"Model folder {folder} is a file; unpack it: tar -xzf {folder}")

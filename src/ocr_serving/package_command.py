@@ -9,6 +9,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ocr_serving import settings, zoo
@@ -65,7 +66,8 @@ def get_model(name: str, folder: Path, cache: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"{archive.name} cannot be written here: {error.strerror or error}.") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:

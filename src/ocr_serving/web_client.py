@@ -16,7 +16,7 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-from ocr_serving import command_line, draw, image
+from ocr_serving import command_line, draw, endpoint, image
 from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, Unauthenticated, UpstreamUnavailable
 from ocr_serving.settings import Settings
 
@@ -74,6 +74,7 @@ class WebClient:
             key: the API key, if the service asks for one.
         """
         self._url = url
+        self._proxies = endpoint.proxies(url)
         self._session = requests.Session()
         if key is not None:
             self._session.headers["Authorization"] = f"Bearer {key.strip()}".encode()
@@ -90,7 +91,7 @@ class WebClient:
         """
         body = {"feed": [{"x": base64.b64encode(file).decode("ascii")} for file in files], "fetch": list(fetch)}
         try:
-            reply = self._session.post(self._url, json=body, timeout=_PATIENCE)
+            reply = self._session.post(self._url, json=body, timeout=_PATIENCE, proxies=self._proxies)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise UpstreamUnavailable(f"No server answers at {self._url}.") from error
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
@@ -231,16 +232,19 @@ def _check_pictures(files: Sequence[Path], out: Path) -> None:
 
 
 def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], out: Path) -> None:
-    """Draw the result of one request; with boxes it is one page, without a list of lines."""
+    """Draw the result of one request, but for images that failed; with boxes it is one page, else a list of lines."""
     if not isinstance(result, dict) or not result.keys() & {"res", "dt_boxes"}:
         raise BadUpstream("The answer holds nothing to draw.")
-    images = [image.decode(content, Settings().max_pixels) for _, content in contents]
-    if "dt_boxes" in result:
-        quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
-        pictures = [draw.page(images[0], quads, result.get("res", [""] * len(quads)))]
-    else:
-        pictures = [draw.line(crop, text) for crop, text in zip(images, result["res"], strict=True)]
-    for (file, _), picture in zip(contents, pictures, strict=True):
+    failed = {fault.get("index") for fault in result.get("errors", [])}
+    for index, (file, content) in enumerate(contents):
+        if index in failed:
+            continue
+        picture = image.decode(content, Settings().max_pixels)
+        if "dt_boxes" in result:
+            quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
+            picture = draw.page(picture, quads, result.get("res", [""] * len(quads)))
+        else:
+            picture = draw.line(picture, result["res"][index])
         _, png = cv2.imencode(".png", picture)
         path = out / f"{file.name}.png"
         try:

@@ -30,11 +30,20 @@ def load() -> Zoo:
 
 
 def cache_dir(models_dir: str = "") -> Path:
-    """Where fetched models are kept: the setting models_dir, else models/ of a checkout, else ~/.cache/ocr_serving."""
+    """Where fetched models are kept: the setting models_dir, else models/ of a checkout, else ~/.cache/ocr_serving.
+
+    Raises:
+        ConfigError: the last, and there is no home.
+    """
     if models_dir:
         return Path(models_dir)
     models = _checkout_models()
-    return models if (models / "zoo.toml").is_file() else Path.home() / ".cache" / "ocr_serving"
+    if (models / "zoo.toml").is_file():
+        return models
+    try:
+        return Path.home() / ".cache" / "ocr_serving"
+    except RuntimeError as error:
+        raise ConfigError("There is no home folder to keep models in; say where: OCR_MODELS_DIR=FOLDER.") from error
 
 
 def client_dir(folder: Path) -> Path:

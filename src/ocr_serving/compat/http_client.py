@@ -237,7 +237,8 @@ class HttpClient(ConfiguredClient):
             body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
         url = f"{self._scheme}://{self._address}{self._service_name}"
         try:
-            answer = self._session.post(url, body, headers=headers, timeout=self._timeout)
+            proxies = endpoint.proxies(url)
+            answer = self._session.post(url, body, headers=headers, timeout=self._timeout, proxies=proxies)
         except requests.Timeout as error:
             raise DeadlineExceeded(f"The time for this request ran out while {self._address} worked on it.") from error
         except requests.exceptions.SSLError as error:

@@ -50,21 +50,27 @@ class Channel:
             BadUpstream: what came back is no frame, or answers another request.
             OSError: the server cannot be reached; a ConnectionError if it refused the connection or closed it.
         """
-        sock = self._take() or self._connect(deadline)
+        kept = self._take()
+        sock = kept or self._connect(deadline)
         try:
             answer = self._exchange(sock, request, deadline)
             if answer.meta.correlation_id != correlation_id:
                 raise BadUpstream(f"The model server at {self.address} answered another request.")
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            if kept and isinstance(error, ConnectionError):  # the others may be as dead: the next call connects anew
+                self._close_idle()
             raise
         self._give_back(sock)
         return answer
 
     def close(self) -> None:
         """Close the idle connections; those of calls under way are closed when they end."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         for sock in idle:
             sock.close()

@@ -22,7 +22,8 @@ class Liveness:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting = 0  # calls
-        self._heard = 0.0  # when it last answered, or when the first of the waiting calls began
+        self._heard = 0.0  # when it last answered, or the first of the waiting calls began, or one of them was given up
+        self._silence = 0.0  # seconds that calls waited until they were given up, since it last answered
         self._failed = False  # the last call that ended had no answer
         self._shunned_until = 0.0
 
@@ -30,7 +31,7 @@ class Liveness:
         """Whether it should be asked last. While one call tries a server that failed, no other should."""
         now = time.monotonic()
         with self._lock:
-            silent = self._failed or now - self._heard > SILENT_SECONDS
+            silent = self._failed or self._silence + now - self._heard > SILENT_SECONDS
             return now < self._shunned_until or (self._waiting > 0 and silent)
 
     @contextmanager
@@ -40,20 +41,33 @@ class Liveness:
             if not self._waiting:
                 self._heard = time.monotonic()
             self._waiting += 1
-        answered: bool | None = None  # tells nothing
+        ended = self._told_nothing
         try:
             yield
-            answered = True
-        except (OSError, DeadlineExceeded) as error:
-            # Who gives a call little time learns nothing from its end.
-            if isinstance(error, OSError) or time.monotonic() - self._heard > SILENT_SECONDS:
-                answered = False
+            ended = self._answered
+        except OSError:
+            ended = self._left_without_answer
+            raise
+        except DeadlineExceeded:
+            ended = self._given_up
             raise
         finally:
-            now = time.monotonic()
             with self._lock:
                 self._waiting -= 1
-                if answered:
-                    self._heard, self._failed, self._shunned_until = now, False, 0.0
-                elif answered is False:
-                    self._failed, self._shunned_until = True, now + SHUN_SECONDS
+                ended(time.monotonic())
+
+    def _told_nothing(self, now: float) -> None:
+        """A call ended for another reason."""
+
+    def _answered(self, now: float) -> None:
+        self._heard, self._silence, self._failed, self._shunned_until = now, 0.0, False, 0.0
+
+    def _left_without_answer(self, now: float) -> None:
+        self._failed, self._shunned_until = True, now + SHUN_SECONDS
+
+    def _given_up(self, now: float) -> None:
+        """Who gives calls little time learns from several of them."""
+        self._silence += now - self._heard
+        self._heard = now
+        if self._silence > SILENT_SECONDS:
+            self._left_without_answer(now)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from ocr_serving.deadline import Deadline
+from ocr_serving.deadline import FOREVER_SECONDS, Deadline
 from ocr_serving.errors import NotFound
 from ocr_serving.server import faults
 from ocr_serving.server.grpc_methods import GeneralModelMethods, Method, MethodGroup, OipMethods
@@ -27,8 +27,6 @@ _STREAMS = 1000
 """Calls of one connection at once. Clients wait with more of them, and the workers' bound is met long before."""
 _MOST_BYTES = 2**31 - 1
 """The largest limit that grpcio knows."""
-_FOREVER = 1e9
-"""Seconds from which on a time limit is none; grpcio writes "none" as some centuries."""
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -90,7 +88,7 @@ def _handler(group: MethodGroup, method: Method) -> grpc.RpcMethodHandler:
 
 def _deadline(context: grpc.ServicerContext) -> Deadline | None:
     seconds = context.time_remaining()
-    return None if seconds is None or seconds > _FOREVER else Deadline.after(seconds)
+    return None if seconds is None or seconds > FOREVER_SECONDS else Deadline.after(seconds)
 
 
 def _has_left(context: grpc.ServicerContext) -> Callable[[], bool]:

@@ -34,7 +34,7 @@ class Admission:
         """
         self._app = app
         self._gate = gate
-        self._path = path
+        self._path = exchange.wsgi_path(path)
         self._longest = longest
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -58,6 +58,11 @@ def of(environ: WSGIEnvironment) -> Exchange:
     return exchange
 
 
+def wsgi_path(path: str) -> str:
+    """A path as PATH_INFO has it: its bytes taken for latin-1 (PEP 3333)."""
+    return path.encode().decode("latin-1")
+
+
 class Exchanges:
     """WSGI layer that begins and ends the exchange of every request."""
 
@@ -71,15 +76,13 @@ class Exchanges:
         """
         self._app = app
         self._metrics = metrics
-        self._routes = frozenset(routes)
+        self._routes = {wsgi_path(route): route for route in routes}
         self._quiet = frozenset(quiet)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
-        path = environ.get("PATH_INFO", "")
-        exchange = Exchange(
-            request_id.accept(environ.get("HTTP_X_REQUEST_ID")), path if path in self._routes else "other"
-        )
+        route = self._routes.get(environ.get("PATH_INFO", ""), "other")
+        exchange = Exchange(request_id.accept(environ.get("HTTP_X_REQUEST_ID")), route)
         environ[_KEY] = exchange
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:

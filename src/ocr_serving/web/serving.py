@@ -41,6 +41,8 @@ _IDLE_SECONDS = 30
 _CLEANUP_SECONDS = 5.0
 """Idle connections are looked for this often."""
 _POLL_SECONDS = 1.0
+_LINGER_SECONDS = 2.0
+"""How long a client that was turned away may go on sending, which nobody reads."""
 _SENT_AHEAD = 8
 """Requests that a client may send before it has the answer to its first; all that come at once are parsed at once."""
 _ACCEPTED_AT_ONCE = 64
@@ -186,6 +188,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         self.response_headers += errors.headers_of(error).items()
         self.response_headers += [("Content-Type", "application/json"), (request_id.HEADER, identity)]
         self.set_close_on_finish()
+        self.channel.turns_away = isinstance(self.request.error, Refused)
         self.content_length = len(body)
         self.write(body)
         with request_id.working_on(identity):
@@ -210,8 +213,14 @@ class _WithoutPaths(logging.LoggerAdapter):  # type: ignore[type-arg]  # Python 
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A client's connection."""
+    """A client's connection.
 
+    Attributes:
+        turns_away: whether the latest answer refuses a request of which more may come.
+    """
+
+    turns_away = False
+    _ends_at: float | None = None  # once a client that was turned away has its answer
     logger = _WithoutPaths(HTTPChannel.logger, {})
     task_class = _Task
     error_task_class = _ErrorTask
@@ -230,13 +239,38 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         fault = BadInput(f"At most {_SENT_AHEAD} requests may be sent ahead of an answer.") if too_many else None
         return Parser(adj, self.server.limits.max_body_bytes, self._no_room, fault)
 
+    def handle_close(self) -> None:
+        """Close; but let a client that is still sending read its answer first: bytes left unread would reset it."""
+        if self.turns_away and self._ends_at is None:
+            self._ends_at = time.monotonic() + _LINGER_SECONDS
+            self.will_close = False
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+                return
+        super().handle_close()
+
+    def handle_read(self) -> None:
+        if self._ends_at is None:
+            super().handle_read()
+        elif time.monotonic() > self._ends_at:
+            self.handle_close()
+        else:
+            try:
+                self.recv(self.adj.recv_bytes)
+            except OSError:
+                self.handle_close()
+
     def readable(self) -> bool:
+        if self._ends_at is not None:
+            return True
         if self.request is not None and self.request.is_stalled():
             self.will_close = True
         return bool(super().readable())
 
     def close_if_stuck(self) -> None:
         """Close a client that takes nothing of its answer: waitress would wait until it does, maybe with a thread."""
+        if self._ends_at is not None and time.monotonic() > self._ends_at:
+            self.handle_close()
         if self.total_outbufs_len and time.monotonic() - self.last_activity > _IDLE_SECONDS:
             self.handle_close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ocr_serving.deadline import FOREVER_SECONDS
 from ocr_serving.errors import BadInput
 from ocr_serving.wire.tensor import Tensor
 
@@ -40,7 +41,7 @@ class OipRequest:
 
 
 def seconds(parameters: Mapping[str, Any]) -> float | None:
-    """The time limit in a request's parameters, which count it in microseconds; 0 is none.
+    """The time limit in a request's parameters, which count it in microseconds; 0 is none, and so is for ever.
 
     Raises:
         BadInput: it is no number.
@@ -48,7 +49,7 @@ def seconds(parameters: Mapping[str, Any]) -> float | None:
     timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or not 0 <= timeout < 2**63:
         raise BadInput("The parameter timeout must be a whole number of microseconds.")
-    return timeout / 1e6 if timeout else None
+    return timeout / 1e6 if 0 < timeout <= FOREVER_SECONDS * 1e6 else None
 
 
 def check_parameters(parameters: Iterable[str]) -> None:

@@ -89,10 +89,11 @@ def test_what_is_no_frame_ends_the_connection_and_nothing_else(server, name):
         ([Tensor("x", "image", numbers(1))], ["nope"], "Unknown fetch; the model has: out."),
         ([Tensor("y", "y", numbers(1))], [], "unknown name or comes twice; the model takes: x."),
         ([Tensor("x", "", numbers(1)), Tensor("", "image", numbers(1))], [], "unknown name or comes twice"),
+        ([Tensor("x", "image", numbers(1), lod=[0, 1])], [], "Level-of-detail offsets (lod) are not taken"),
         ([Tensor("x", "image", numbers(1))] * 257, [], "A request may bring its inputs 256 times at most."),
     ],
 )
-def test_bad_names_are_answered_with_the_good_ones(server, tensors, fetch, sentence):
+def test_inputs_and_names_that_do_not_fit_are_answered_in_words(server, tensors, fetch, sentence):
     with connect(server.address) as client:
         client.sendall(b"".join(frame.encode(meta.for_request(9), messages.encode_request(tensors, fetch))))
         answer = read_frame(client)

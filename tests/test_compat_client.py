@@ -9,6 +9,7 @@ from compat_clients import CONFIGS, IDS, IMAGE, SMALL
 from rpc_peers import CAPTURES
 from scripted_peer import Peer, answer_with, joined, peer
 
+from ocr_serving.compat import feeds
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ClientLeft, ConfigError
@@ -163,6 +164,13 @@ def test_answers_of_the_servers_odd_modes(client, caplog):
 def test_an_output_of_another_type_than_declared_is_a_value_error(client):
     with replaying("i64_batchTrue") as server, pytest.raises(ValueError, match="type of"):
         client("f32", [server.address]).predict({"image": IMAGE}, ["out"])
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 4, 4), np.uint8), ((3,), np.uint8), ((4, 4, 3), np.float32)])
+def test_pixels_stay_bytes_where_the_model_takes_channels_first(shape, dtype):
+    """Then it is the engine that normalises them; all else becomes what the model declares, as in the original."""
+    pixels = np.zeros((1, 4, 4, 3), np.uint8)
+    assert feeds.as_array(pixels, Variable("x", "x", 1, shape), True).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16])

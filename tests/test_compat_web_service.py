@@ -266,6 +266,14 @@ class TestWebService:
             "precision int8: no effect here; there are fp32, fp16, bf16."
         ]
 
+    def test_what_get_prediction_returns_is_for_flask(self, small_det):
+        class Teapot(WebService):
+            def get_prediction(self, request):
+                return {"result": "short and stout"}, 418
+
+        answer = in_process(Teapot(), small_det).post(DEFAULT, json={"feed": [], "fetch": []})
+        assert (answer.status_code, answer.get_json()) == (418, {"result": "short and stout"})
+
     def test_a_name_in_chinese_passes_the_gate(self, small_det):
         service = WebService("识别")
         client = in_process(service, small_det)

@@ -68,6 +68,7 @@ def test_says_what_it_serves_and_where(det):
     server, _ = det
     line = rf"^Serving \S+ on 127.0.0.1:{server.port} \(engine openvino, precision \S+\)\.$"
     wait_until(lambda: re.search(line, server.output, re.MULTILINE))
+    server.wait_for_output("C++ Serving service started successfully!\n")  # scripts of the original's users wait for it
 
 
 def test_over_rpc_and_in_process_is_the_same_bit_for_bit(det):

@@ -82,8 +82,9 @@ def tensors(
 def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     """A value with its batch dimension, of the type that the variable declares; the caller's value stays as it is.
 
-    A uint8 image (n, h, w, 3) keeps its type: the engine normalises it. A string stays one, too, whatever is declared:
-    a server with det and rec chained takes an image file's base64 where det alone takes an array.
+    A uint8 image (n, h, w, 3) keeps its type where the model takes channels first: the engine normalises it. A string
+    stays one, too, whatever is declared: a server with det and rec chained takes an image file's base64 where det alone
+    takes an array.
 
     Args:
         value: array, number, string, or list of as many elements as the declared shape has.
@@ -101,7 +102,7 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     if not batch:
         array = array[np.newaxis]
     dtype = tensor.dtype_of(variable.elem_type)
-    if is_image(array) or array.dtype == dtype:
+    if array.dtype == dtype or (is_image(array) and variable.shape[:1] in ((), (3,))):
         return array
     if dtype is None or array.dtype.kind not in "biuf":
         raise BadCall(f"Feed {variable.alias} of type {array.dtype} cannot become the type that the model declares.")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flask import Request, Response, jsonify, request
+from flask import Request, request
+from flask.typing import ResponseReturnValue
 
 from ocr_serving import command_line, endpoint, logs, model_dir, settings
 from ocr_serving.compat import numpy_bytes
@@ -275,8 +276,9 @@ class WebService:
         name = Path(self._models[0]).name
         return [Backend("model", name, server.engine, server.precision, lambda deadline: server.check(), server)]
 
-    def _answer(self) -> Response:
-        return jsonify(self.get_prediction(request))
+    def _answer(self) -> ResponseReturnValue:
+        answer: ResponseReturnValue = self.get_prediction(request)
+        return answer
 
 
 def _parse(limit: int) -> tuple[Any, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ocr_serving import command_line, settings
+from ocr_serving import settings
 from ocr_serving.server import gflags, process, serve_command
 from ocr_serving.server.process import Plan
 from ocr_serving.server.workdir import Workdir
-from ocr_serving.server.workflow import Loaded, Workflow
+from ocr_serving.server.workflow import Workflow
 from ocr_serving.wire.frame import MAX_BODY
 
 _SWITCHES = frozenset({"enable_model_toolkit", "use_calib", "enable_prometheus"})
@@ -45,12 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {argument.lstrip("-") for argument in arguments} & {"h", "help"}:
         print(_HELP.format(flags=" ".join(f"-{name}" for name in sorted(_VALUES | _SWITCHES))))
         return 0
-    return process.serve(partial(_plan, arguments), _announce)
-
-
-def _announce(loaded: Loaded, address: str) -> None:
-    serve_command.announce(loaded, address)
-    command_line.announce("C++ Serving service started successfully!\n")
+    return process.serve(partial(_plan, arguments), serve_command.announce)
 
 
 def _plan(arguments: Sequence[str]) -> Plan:

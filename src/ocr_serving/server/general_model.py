@@ -33,9 +33,12 @@ def answer(
         encode: puts engine name, the runs' outputs and profile_time into a Response, as messages.encode_response does.
 
     Raises:
-        BadInput: a tensor that is none, or too many runs. What ModelService.infer raises passes through.
+        BadInput: a tensor that is none, or has a level of detail, or too many runs. What ModelService.infer raises
+            passes through.
     """
     begin = _now_us()
+    if any(tensor.lod for tensor in request.tensors):
+        raise BadInput("Level-of-detail offsets (lod) are not taken; send inputs of one shape.")
     tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in request.tensors]
     outputs = [service.infer(run, request.fetch, deadline) for run in _runs(tensors)]
     return encode(service.engine_name, outputs, [begin, _now_us()])

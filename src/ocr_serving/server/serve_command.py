@@ -30,6 +30,8 @@ from ocr_serving.settings import Settings
 
 LEAST_BODY = 64 * 1024 * 1024
 """A smaller --max_body_size is passed over, as by the original."""
+SUCCESS = "C++ Serving service started successfully!"
+"""What the original's binary says once it serves."""
 _CPU = ("", "-1")
 """--gpu_ids for the CPU."""
 
@@ -53,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def announce(loaded: Loaded, address: str) -> None:
-    """Print what is served and where."""
-    command_line.announce(f"Serving {loaded.title} on {address} ({loaded.engines}).\n")
+    """Print what is served and where, and the line of the original's binary, for which scripts wait."""
+    command_line.announce(f"Serving {loaded.title} on {address} ({loaded.engines}).\n{SUCCESS}\n")
 
 
 def limits(max_body_size: int | None) -> Limits:

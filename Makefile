@@ -35,12 +35,12 @@ bytecode: .venv/bin/python
 	@.venv/bin/python -m compileall -qq src || true
 
 clean:
-	rm -rf .venv ocr_*_model ocr_*_client ocr_*.tar.gz
+	rm -rf .venv ocr_det_model ocr_det_client ocr_det.tar.gz ocr_rec_model ocr_rec_client ocr_rec.tar.gz
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Making the environment .venv with $(PYTHON)"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 2; }
 
 .venv/installed-cpu: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv (about 370 MB of packages the first time)"

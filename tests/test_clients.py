@@ -192,6 +192,12 @@ def test_a_broken_image_costs_the_others_no_picture(tmp_path, rec_debugger):
     assert [picture.name for picture in (tmp_path / "out").iterdir()] == ["1.png.png"]
 
 
+def test_an_encoding_without_chinese_is_no_error(rec_debugger, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run("rec", ROOT / "rec_img/line_1.png", "--text", "--url", rec_debugger.url)
+    assert (done.returncode, done.stdout) == (0, "\\u6b22\\u8fce\\u5149\\u4e34\n")
+
+
 def test_this_machine_is_reached_without_the_proxy_of_the_environment(rec_debugger, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert run("rec", ROOT / "rec_img/line_1.png", "--url", rec_debugger.url).returncode == 0

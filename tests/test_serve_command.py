@@ -137,6 +137,13 @@ def test_a_second_signal_ends_it_at_once(models):
         caller.join(30)
 
 
+def test_on_paddle_which_has_a_handler_of_its_own_it_ends_with_status_0_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("OCR_ENGINE", "paddle")
+    command, port = server_process.model_server(str(zoo_models.folder("ppocrv4_mobile_det")))
+    with server_process.running(command, port, tmp_path) as server:
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_ends_with_status_0_and_no_trace(models, how):
     with serving(models) as (server, _):

@@ -64,6 +64,19 @@ def test_only_pages_that_are_mostly_doubtful_are_read_again(scores, likely):
     assert upside_down.is_likely(lines(*scores)) == likely
 
 
+def test_a_long_line_counts_for_more_than_single_letters():
+    page = [Line("a whole sentence", 0.95, 0.95), *[Line("6", 0.6, 0.6)] * 5]
+    assert not upside_down.is_likely(page)
+
+
+def test_single_letters_have_no_say_in_whether_a_page_is_turned():
+    page, again = [Line("pJo", 0.5, 0.5)] * 2, [Line("old", 0.97, 0.97)] * 2
+    cells, turned = [Line("9", 0.9, 0.9)] * 5, [Line("6", 0.95, 0.95)] * 5
+    found, is_turned = upside_down.better([*page, *cells], [*again, *turned])
+    assert is_turned
+    assert [line.text for line in found] == ["old"] * 2 + ["6"] * 5
+
+
 @pytest.mark.parametrize(
     ("score", "of_turned", "text", "believed"),
     [(0.7, 0.95, "ab", True), (0.85, 0.92, "ab", False), (0.3, 0.85, "ab", False), (0.3, 0.99, "a", False)],

@@ -7,6 +7,7 @@ kernel of each text; its contour becomes a rectangle, which is then widened back
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,10 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving import kernels
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
-from ocr_serving.logistic import logit, sigmoid
+from ocr_serving.logistic import logit
 from ocr_serving.map_size import map_size, nearest_multiple, to_map_size
 from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE
 from ocr_serving.predictor.base import Predictor
@@ -218,27 +220,29 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings, min_size:
     scores: list[float] = []
     unsure_strips = 0
     for contour in contours:
-        center, size, angle = cv2.minAreaRect(contour)
-        if min(size) < min_size:
+        rectangle = cv2.minAreaRect(contour)
+        short, long = sorted(rectangle[1])
+        if short < min_size:
             continue
-        score = kernel_score(logits, cv2.boxPoints((center, size, angle)))
-        if score < settings.det_box_thresh:
-            unsure_strips += max(size) > _STRIP_RATIO * min(size)
-            continue
-        size = unclip(size, settings.det_unclip_ratio)
-        if min(size) < min_size + BOX_MARGIN:
-            continue
-        if len(quads) == settings.det_max_boxes:
-            raise LimitExceeded(
-                f"The image has more than {settings.det_max_boxes} pieces of text, the most that is accepted "
-                "(det_max_boxes); send it in parts."
-            )
-        quads.append(order_points(cv2.boxPoints((center, size, angle))))
-        scores.append(score)
+        found = [kernels.scored(logits, rectangle)]
+        if found[0].score < settings.det_box_thresh:
+            unsure_strips += long > _STRIP_RATIO * short
+            found = kernels.pieces(logits, contour, settings.det_box_thresh, min_size)
+        for (center, size, angle), score in found:
+            width, height = unclip(size, settings.det_unclip_ratio)
+            if min(width, height) < min_size + BOX_MARGIN:
+                continue
+            if len(quads) == settings.det_max_boxes:
+                raise LimitExceeded(
+                    f"The image has more than {settings.det_max_boxes} pieces of text, the most that is accepted "
+                    "(det_max_boxes); send it in parts."
+                )
+            quads.append(order_points(cv2.boxPoints((center, (width, height), angle))))
+            scores.append(score)
     return Boxes(np.array(quads, np.float32).reshape(-1, 4, 2), np.array(scores, np.float32), unsure_strips)
 
 
-def unclip(size: tuple[float, float], ratio: float) -> tuple[float, float]:
+def unclip(size: Sequence[float], ratio: float) -> tuple[float, float]:
     """Sides of a rectangle after the DB paper's offset, area * ratio / perimeter, has been added all around.
 
     The original offsets the polygon with rounded corners (pyclipper) and fits a rectangle again; for a rectangle that
@@ -247,15 +251,3 @@ def unclip(size: tuple[float, float], ratio: float) -> tuple[float, float]:
     width, height = size
     offset = width * height * ratio / (2 * (width + height))
     return width + 2 * offset, height + 2 * offset
-
-
-def kernel_score(logits: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
-    """Mean probability inside a quad (4, 2) of a map (h, w), its corners cut to whole pixels as in the original."""
-    height, width = logits.shape
-    xs, ys = quad.T.tolist()  # four numbers each: Python is ten times as fast as numpy there
-    left, right = (min(max(x, 0), width - 1) for x in (math.floor(min(xs)), math.ceil(max(xs))))
-    top, bottom = (min(max(y, 0), height - 1) for y in (math.floor(min(ys)), math.ceil(max(ys))))
-    mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
-    cv2.fillPoly(mask, [(quad - (left, top)).astype(np.int32)], 1)
-    probability = sigmoid(logits[top : bottom + 1, left : right + 1])
-    return float(cv2.mean(probability, mask)[0])

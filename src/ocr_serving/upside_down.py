@@ -17,9 +17,9 @@ _SURE, _GAIN, _LEAST = 0.9, 0.1, 2
 
 
 def is_likely(lines: Sequence[Line]) -> bool:
-    """Whether more of the lines with letters are doubtful than are not."""
-    scores = [line.letters for line in lines if line.letters]
-    return 2 * sum(score < _DOUBTFUL for score in scores) > len(scores)
+    """Whether more of what was read is doubtful than is not, by lines with letters, each as much as it is long."""
+    doubtful = sum(len(line.text) for line in lines if 0 < line.letters < _DOUBTFUL)
+    return 2 * doubtful > sum(len(line.text) for line in lines if line.letters)
 
 
 def turned(crops: Sequence[Image]) -> list[Image]:
@@ -30,11 +30,12 @@ def turned(crops: Sequence[Image]) -> list[Image]:
 def better(lines: Sequence[Line], again: Sequence[Line]) -> tuple[list[Line], bool]:
     """Of each line the reading to be believed, as it lies or turned by half (`again`); and whether the page is turned.
 
-    It is if most lines are. Then numbers count as they read that way, too, though 09:00 is as good as 00:60.
+    It is if most lines are that are long enough to tell. Then numbers count as they read that way, too, though 09:00 is
+    as good as 00:60.
     """
     pairs = list(zip(lines, again, strict=True))
     surer = [b.letters >= max(_SURE, a.letters + _GAIN) and len(b.text) >= _LEAST for a, b in pairs]
-    is_turned = 2 * sum(surer) > len(pairs)
+    is_turned = 2 * sum(surer) > sum(max(len(a.text), len(b.text)) >= _LEAST for a, b in pairs)
     if is_turned:
         surer = [b.error is None and b.letters > a.letters - _GAIN for a, b in pairs]
     return [b if sure else a for (a, b), sure in zip(pairs, surer, strict=True)], is_turned

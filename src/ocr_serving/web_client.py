@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,8 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
     """
     this = KINDS[kind]
     args = _parser(this).parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # Chinese, where the terminal's encoding has none
     try:
         files = image_files([Path(path) for path in args.paths or [this.folder]])
         if args.out is not None:

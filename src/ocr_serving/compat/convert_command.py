@@ -15,8 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     try:
         feeds, fetches = inference_model_to_serving(**options)
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or 'The folder'} cannot be read or written: {error.strerror}.", file=sys.stderr)
         return 2
     if not options["show_proto"]:
         print(f"{options['serving_server']} and {options['serving_client']} are written.")

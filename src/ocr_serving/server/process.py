@@ -108,6 +108,7 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
     if plan.metrics_port is not None:
         metrics.listen(plan.settings.host, plan.metrics_port)
     models = ReloadingService(plan.workflow, metrics, plan.settings.reload_interval)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # again: importing paddle puts its own there
     server = ModelServer(models.service, listener, plan.threads, _within_files(plan.limits))
     server.start()
     try:

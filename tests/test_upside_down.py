@@ -48,8 +48,7 @@ def test_a_page_turned_by_half_reads_as_the_page(pipeline, name):
 @pytest.mark.parametrize("turn", [cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE])
 def test_a_page_on_its_side_reads_as_the_page(pipeline, turn):
     page = pipeline.run(cv2.rotate(PAGES["imgs/document.jpg"].image, turn))
-    expected = sorted(without_spaces(PAGES["imgs/document.jpg"].texts))
-    assert sorted(without_spaces(page.texts)) == expected
+    assert without_spaces(page.texts) == without_spaces(PAGES["imgs/document.jpg"].texts)
 
 
 def lines(*scores):

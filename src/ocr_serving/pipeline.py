@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import upside_down
+from ocr_serving import sideways, upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector, is_cut_out
 from ocr_serving.errors import (
     BadUpstream,
     DeadlineExceeded,
     EngineFailed,
+    LimitExceeded,
     OcrServingError,
     Overloaded,
     UpstreamUnavailable,
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 WHOLE_SCORE = 0.8
 """Least rec score of what was cut out of a picture, if det found no text in it: its letters may fill it, so it is read
 as one line."""
+
+_NOT_AGAIN = (EngineFailed, BadUpstream, DeadlineExceeded, LimitExceeded, Overloaded, UpstreamUnavailable)
+"""Errors of a second look or reading that cost no page its first."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,18 @@ class Pipeline:
         """
         timings = timings or Timings()
         with timings.stage("det"):
-            quads = self._detector.detect(image, deadline).quads
+            seen, quads = self._detect(image, deadline)
         whole = not len(quads) and is_cut_out(image)
         if whole:
             quads = corners(image.shape[1], image.shape[0])[None]
         with timings.stage("crop"):
-            pictures = crops(image, quads, self._recognizer.height)
+            pictures = crops(seen, quads, self._recognizer.height)
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
             if upside_down.is_likely(lines):
                 quads, lines = self._read_turned(quads, lines, pictures, deadline)
+        if seen is not image:
+            quads = sideways.back(quads, image.shape[1])
         least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
         kept = [i for i, line in enumerate(lines) if line.text and line.score >= least]
         return Page(
@@ -113,13 +119,27 @@ class Pipeline:
             tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
         )
 
+    def _detect(self, image: Image, deadline: Deadline | None) -> tuple[Image, Quads]:
+        """The page, turned where it lies on its side, and its boxes in reading order."""
+        quads = self._detector.detect(image, deadline).quads
+        if sideways.is_likely(quads):
+            turned = sideways.turned(image)
+            try:
+                again = self._detector.detect(turned, deadline).quads
+            except _NOT_AGAIN as error:
+                logger.info("A page was not seen on its side, too: %s", error)
+            else:
+                if sideways.is_better(quads, again):
+                    return turned, again
+        return image, quads
+
     def _read_turned(
         self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
     ) -> tuple[Quads, list[Line]]:
         """The lines of a page that may lie upside down, as they are best read; as they were if they cannot be again."""
         try:
             again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
-        except (EngineFailed, BadUpstream, DeadlineExceeded, Overloaded, UpstreamUnavailable) as error:
+        except _NOT_AGAIN as error:
             logger.info("A page was not read upside down, too: %s", error)
             return quads, lines
         lines, is_turned = upside_down.better(lines, again)

@@ -39,7 +39,8 @@ Ctrl-C stops it."""
 def main() -> int:
     """Serve until Ctrl-C, SIGTERM or the terminal's end (exit status 0), or until a step or a server fails (1)."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     gpu = ["--gpu_ids", "0"] if device == "gpu" else []
     servers: list[subprocess.Popen[bytes]] = []

@@ -51,6 +51,13 @@ def test_every_look_of_det_is_inference() -> None:
     assert found == {"det_pre": 1, "det_infer": 7, "det_post": 3, "rec_pre": 2, "rec_infer": 8, "rec_post": 3}
 
 
+def test_a_page_that_is_turned_is_detected_twice() -> None:
+    spans = [("det", 1, 2), ("detect", 0.5, 2.5), ("det", 3, 5), ("detect", 2.5, 5.5), ("rec", 6, 7)]
+    found = staged.stages([staged.Span(*span) for span in spans], 0, 8)
+
+    assert found == {"det_pre": 1, "det_infer": 3, "det_post": 1.5, "rec_pre": 0.5, "rec_infer": 1, "rec_post": 1}
+
+
 def test_server_timing_is_read_in_seconds() -> None:
     headers = HTTPMessage()
     headers["Server-Timing"] = 'det;dur=31.5, rec;desc="lines";dur=40, miss'

@@ -86,12 +86,12 @@ class StagedPipeline:
 def stages(spans: Sequence[Span], begin: float, end: float) -> dict[str, float]:
     """Stage -> seconds, of what was called from begin to end; they add up to the time between.
 
-    Det may look several times, and batches of rec overlap: det_infer and rec_infer are the time during which at least
-    one call is with the predictor.
+    A page may be detected twice, and each time det may look several times; batches of rec overlap: det_infer and
+    rec_infer are the time during which at least one call is with the predictor.
     """
     det, detect, rec = ([span for span in spans if span.name == name] for name in (DET, DETECT, REC))
     looked = min(span.begin for span in det)
-    detected = detect[0].end
+    detected = max(span.end for span in detect)
     read = min((span.begin for span in rec), default=end)
     det_infer, rec_infer = covered(det), covered(rec)
     return {

@@ -3,16 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-import zoo_models
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ocr_serving import kernels, samples
-from ocr_serving.detection import Detector, boxes_from_logits
+from ocr_serving.detection import boxes_from_logits
 from ocr_serving.logistic import logit
-from ocr_serving.pipeline import Pipeline
-from ocr_serving.recognition import Recognizer
 from ocr_serving.settings import Settings
 
 X = np.arange(30, 570)
@@ -70,16 +67,14 @@ def test_pieces_of_any_shape_lie_in_it(mask):
             assert 0.5 <= kernel.score <= 1
 
 
-def test_a_page_of_an_open_book_is_read():
+def test_a_page_of_an_open_book_is_read(pipeline):
     [page] = [sample for sample in samples.render() if sample.name == "imgs/document.jpg"]
     height, width = page.image.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     curled = cv2.remap(
         page.image, x, y - 30 * (1 - (2 * x / width - 1) ** 2), cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
     )
-    rec = zoo_models.predictor("ocr_rec")
-    recognizer = Recognizer(rec, rec.model.characters, rec.model.image_height, Settings())
-    found = Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, 0.5).run(curled).texts
+    found = pipeline.run(curled).texts
     words = {word for text in page.texts for word in text.split() if len(word) > 3}
     read = "".join("".join(found).split())
     assert len([word for word in words if word in read]) >= 0.8 * len(words)

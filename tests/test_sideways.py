@@ -6,6 +6,7 @@ import pytest
 from ocr_serving import sideways
 from ocr_serving.detection import Detection
 from ocr_serving.errors import DeadlineExceeded, LimitExceeded
+from ocr_serving.geometry import corners
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line
 
@@ -14,7 +15,8 @@ def boxes(*sizes):
     """Quads of these widths and heights, side by side."""
     found, left = [], 0
     for width, height in sizes:
-        found.append([[left, 0], [left + width, 0], [left + width, height], [left, height]])
+        found.append(corners(width, height))
+        found[-1][:, 0] += left
         left += width + 5
     return np.array(found, np.float32).reshape(-1, 4, 2)
 

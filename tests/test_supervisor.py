@@ -172,15 +172,19 @@ def test_what_the_child_cannot_start_with_is_said_to_the_owner(det, tmp_path):
         ).start()
 
 
+def kill_twice(server: ModelServerProcess) -> None:
+    for restarts in (1, 2):
+        wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server.pid))
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda before=restarts: server.restarts == before)
+
+
 def test_a_crash_loop_is_reported_and_refused_at_once_and_ends(det, monkeypatch):
     monkeypatch.setattr(supervisor, "LOOP_FAILURES", 2)
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 3.0)
     port = server_process.free_port()
     with running(det, port) as server, client_of(det, server.endpoint) as client:
-        for restarts in (1, 2):
-            wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server.pid))
-            os.kill(server.pid, signal.SIGKILL)
-            wait_until(lambda before=restarts: server.restarts == before)
+        kill_twice(server)
         wait_until(lambda: server.failure is not None)
         with pytest.raises(UpstreamUnavailable, match="ocr_det_model died, or did not start, 2 times in a row"):
             server.check()
@@ -194,10 +198,7 @@ def test_a_start_that_fails_is_no_death(tiny, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "LOOP_FAILURES", 2)
     port = server_process.free_port()
     with running(tiny, port) as server:
-        for restarts in (1, 2):
-            wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server.pid))
-            os.kill(server.pid, signal.SIGKILL)
-            wait_until(lambda before=restarts: server.restarts == before)
+        kill_twice(server)
         wait_until(lambda: refuses(port))
         with endpoint.bind("127.0.0.1", port) as taken:
             taken.listen()

@@ -31,6 +31,11 @@ class Bench:
         self._pool.submit(self._request, name, deadline or Deadline.after(60), tenant)
         wait_until(lambda: self.gate.queued + len(self.order) + len(self.refused) >= len(self.release))
 
+    def flood(self, count: int) -> None:
+        """Requests a0, a1 and so on of one tenant come."""
+        for i in range(count):
+            self.arrive(f"a{i}", tenant="a")
+
     def finish(self, name: str) -> None:
         """A request that runs is done; returns when the next one runs."""
         wait_until(lambda: name in self.order)
@@ -193,8 +198,7 @@ def test_a_request_counts_as_many_images_as_requests_mostly_hold(bench, images, 
 
 def test_one_tenant_who_floods_leaves_room_and_turns_to_another(bench):
     at = bench(1, 4)
-    for i in range(8):
-        at.arrive(f"a{i}", tenant="a")
+    at.flood(8)
     assert sorted(at.refused) == ["a5", "a6", "a7"]
     at.arrive("b0", tenant="b")
     wait_until(lambda: "a4" in at.refused)
@@ -208,8 +212,7 @@ def test_one_tenant_who_floods_leaves_room_and_turns_to_another(bench):
 def test_one_tenant_who_floods_costs_another_one_turn(bench):
     at = bench(1, 100)
     at.gate._cost = 1.0  # as if requests took a second each
-    for i in range(21):
-        at.arrive(f"a{i}", tenant="a")
+    at.flood(21)
     at.arrive("b", Deadline.after(6), tenant="b")
     at.finish("a0")
     at.finish("a1")
@@ -228,8 +231,7 @@ def test_who_would_then_wait_with_as_many_displaces_nobody(bench):
 def test_who_could_not_be_answered_in_time_displaces_nobody(bench):
     at = bench(1, 4)
     at.gate._cost = 1.0  # as if requests took a second each
-    for i in range(5):
-        at.arrive(f"a{i}", tenant="a")
+    at.flood(5)
     at.arrive("b", Deadline.after(0.5), tenant="b")
     assert list(at.refused) == ["b"]
     assert at.drops == {"no_time": 1}

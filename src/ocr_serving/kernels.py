@@ -44,8 +44,19 @@ class Kernel(NamedTuple):
 
 
 def scored(logits: NDArray[np.float32], rectangle: Rectangle) -> Kernel:
-    """The kernel in a rectangle of a text map, float32 (h, w)."""
-    return Kernel(rectangle, _rectangle_score(logits, cv2.boxPoints(rectangle)))
+    """The kernel in a rectangle of a text map, float32 (h, w).
+
+    For its score, the corners are cut to whole pixels, as in the original.
+    """
+    quad = cv2.boxPoints(rectangle)
+    height, width = logits.shape
+    xs, ys = quad.T.tolist()  # four numbers each: Python is ten times as fast as numpy there
+    left, right = (min(max(x, 0), width - 1) for x in (math.floor(min(xs)), math.ceil(max(xs))))
+    top, bottom = (min(max(y, 0), height - 1) for y in (math.floor(min(ys)), math.ceil(max(ys))))
+    mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    cv2.fillPoly(mask, [(quad - (left, top)).astype(np.int32)], 1)
+    probability = sigmoid(logits[top : bottom + 1, left : right + 1])
+    return Kernel(rectangle, float(cv2.mean(probability, mask)[0]))
 
 
 def pieces(logits: NDArray[np.float32], contour: Contour, least_score: float, min_size: float) -> list[Kernel]:
@@ -73,18 +84,6 @@ def pieces(logits: NDArray[np.float32], contour: Contour, least_score: float, mi
             else:
                 uncut.append(half)
     return found
-
-
-def _rectangle_score(logits: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
-    """Mean probability inside a quad (4, 2) of a map (h, w), its corners cut to whole pixels as in the original."""
-    height, width = logits.shape
-    xs, ys = quad.T.tolist()  # four numbers each: Python is ten times as fast as numpy there
-    left, right = (min(max(x, 0), width - 1) for x in (math.floor(min(xs)), math.ceil(max(xs))))
-    top, bottom = (min(max(y, 0), height - 1) for y in (math.floor(min(ys)), math.ceil(max(ys))))
-    mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
-    cv2.fillPoly(mask, [(quad - (left, top)).astype(np.int32)], 1)
-    probability = sigmoid(logits[top : bottom + 1, left : right + 1])
-    return float(cv2.mean(probability, mask)[0])
 
 
 def _contour_score(logits: NDArray[np.float32], contour: Contour) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocr_serving.geometry import Image, Quads, is_column, side_lengths
 
@@ -39,8 +40,8 @@ def back(quads: Quads, width: int) -> Quads:
     return np.roll(np.stack([width - 1 - y, x], axis=-1), 1, axis=1)
 
 
-def _lengths(quads: Quads) -> tuple[Quads, Quads]:
-    """Lengths in pixels of the columns and of all other boxes."""
+def _lengths(quads: Quads) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lengths in pixels of the columns (c,) and of all other boxes (n - c,)."""
     width, height = side_lengths(quads)
     columns = is_column(width, height)
     return height[columns], np.maximum(width, height)[~columns]

@@ -203,9 +203,9 @@ def _send(client: WebClient, contents: Sequence[tuple[Path, bytes]], kind: Kind,
     else:
         for file, lines in zip(files, _lines(result, kind), strict=True):
             tqdm.write("\n".join([f"== {file} =="] * output.titled + lines), file=sys.stdout)
-    if output.pictures is not None:
-        _save_pictures(result, contents, output.pictures)
     faults = result.get("errors", []) if isinstance(result, dict) else []
+    if output.pictures is not None:
+        _save_pictures(result, contents, {fault.get("index") for fault in faults}, output.pictures)
     for fault in faults:  # of an image, or of a box of the only one
         _say_refused([files[fault.get("index", 0)]], fault["message"])
     return not faults
@@ -234,11 +234,10 @@ def _check_pictures(files: Sequence[Path], out: Path) -> None:
         raise ConfigError(f"Folder {out} cannot be made: {error.strerror}.") from error
 
 
-def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], out: Path) -> None:
+def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], failed: set[int], out: Path) -> None:
     """Draw the result of one request, but for images that failed; with boxes it is one page, else a list of lines."""
     if not isinstance(result, dict) or not result.keys() & {"res", "dt_boxes"}:
         raise BadUpstream("The answer holds nothing to draw.")
-    failed = {fault.get("index") for fault in result.get("errors", [])}
     for index, (file, content) in enumerate(contents):
         if index in failed:
             continue

@@ -268,7 +268,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         return bool(super().readable())
 
     def close_if_stuck(self) -> None:
-        """Close a client that takes nothing of its answer: waitress would wait until it does, maybe with a thread."""
+        """Close a client that takes nothing of its answer, or does not leave though it was turned away.
+
+        Waitress would wait for it, maybe with a thread.
+        """
         if self._ends_at is not None and time.monotonic() > self._ends_at:
             self.handle_close()
         if self.total_outbufs_len and time.monotonic() - self.last_activity > _IDLE_SECONDS:

@@ -13,7 +13,8 @@ $(if $(filter cpu gpu,$(DEVICE)),,$(error DEVICE is cpu or gpu, not $(DEVICE)))
 serve: .venv/installed-$(DEVICE) bytecode
 	@.venv/bin/python quickstart.py $(DEVICE)
 
-test: .venv/installed-dev check bytecode
+# With DEVICE=gpu also the engine of GPUs; it runs on the CPU where there is none.
+test: .venv/installed-dev .venv/installed-$(DEVICE:cpu=dev) check bytecode
 	.venv/bin/python -m pytest
 
 # SOAK="--quick", SOAK="--only O1 M1", SOAK=--help
@@ -44,26 +45,20 @@ clean:
 
 .venv/installed-cpu: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv (about 370 MB of packages the first time)"
-	@rm -f .venv/installed-gpu
 	@start=$$(date +%s); $(PIP) --editable '.[onnxruntime]' && echo "Installed in $$(($$(date +%s) - start)) s"
 	@touch $@
 
-# onnxruntime and onnxruntime-gpu hold the same files, so one replaces the other, and what was installed is to do again.
 .venv/installed-gpu: .venv/bin/python pyproject.toml
-	@echo "Installing into .venv, with the CUDA libraries"
-	@rm -f .venv/installed-cpu .venv/installed-dev .venv/installed-soak
-	@.venv/bin/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	@echo "Installing into .venv, with PyTorch and CUDA (some GB of packages the first time)"
 	@$(PIP) --editable '.[gpu]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	@echo "Installing with the development tools into .venv"
-	@rm -f .venv/installed-gpu
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv/installed-soak: .venv/bin/python pyproject.toml
 	@echo "Installing with what the soak needs into .venv"
-	@rm -f .venv/installed-gpu
 	@$(PIP) --editable '.[dev,soak]'
 	@touch $@

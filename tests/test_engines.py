@@ -243,8 +243,9 @@ def test_waiting_for_a_session_ends_at_the_deadline():
     [
         ({"engine": "onnxruntime"}, "cannot read inference.pdmodel"),
         ({"device": "gpu"}, "No GPU can be used"),
-        ({"device": "gpu", "engine": "onnxruntime"}, "No GPU can be used"),
-        ({"device": "gpu", "engine": "openvino"}, "take engine onnxruntime or paddle"),
+        ({"device": "gpu", "engine": "onnxruntime"}, "take engine torch or paddle"),
+        ({"device": "gpu", "engine": "openvino"}, "take engine torch or paddle"),
+        ({"device": "gpu", "engine": "torch"}, "No GPU can be used"),
         ({"precision": "fp16"}, "precision"),
     ],
 )

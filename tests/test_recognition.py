@@ -84,13 +84,13 @@ def test_each_crop_gets_its_own_text_in_order(batch):
 
 
 @pytest.mark.parametrize(
-    ("device", "lines", "sizes"), [("cpu", 8, [4, 4]), ("cpu", 1, [1]), ("cpu", 40, [8] * 5), ("gpu", 8, [8])]
+    ("device", "lines", "sizes"), [("cpu", 8, [4, 4]), ("cpu", 1, [1]), ("cpu", 40, [8] * 5), ("gpu", 15, [8, 7])]
 )
 def test_few_lines_are_shared_among_the_cores(device, lines, sizes):
     predictor = BrightnessPredictor()
     read = recognition.Recognizer(predictor, LETTERS, 48, Settings(device=device, threads=2))
     read.recognize([crop(1, 90)] * lines)
-    assert [shape[0] for shape in predictor.shapes] == sizes
+    assert sorted((shape[0] for shape in predictor.shapes), reverse=True) == sizes
 
 
 def test_the_shortest_batch_is_the_last():

@@ -32,7 +32,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
         ({"OCR_REQUEST_TIMEOUT": "nan"}, r"request_timeout .* must be a number above 0"),
         ({"OCR_REQUEST_TIMEOUT": "0"}, r"request_timeout .* must be a number above 0"),
         ({"OCR_DET_BOX_THRESH": "nan"}, r"det_box_thresh .* must be a number from 0 up to 1"),
-        ({"OCR_ENGINE": "fast"}, r"engine .* must be auto, openvino, paddle or onnxruntime"),
+        ({"OCR_ENGINE": "fast"}, r"engine .* must be auto, openvino, paddle, onnxruntime or torch"),
         ({"OCR_PUBLIC_METRICS": "maybe"}, r"public_metrics .* must be true or false"),
         ({"OCR_API_KEYS": "short"}, r"api_keys .* must be texts of 8 characters or more, divided by commas"),
     ],

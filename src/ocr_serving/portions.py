@@ -39,20 +39,20 @@ class Batch:
 
 
 def batches(widths: Sequence[int], settings: Settings, cores: int) -> Iterator[Batch]:
-    """Batches of 1, 2, 4, ... crops up to what is worth it, out of the crops' input widths.
+    """Batches up to what is worth it, out of the crops' input widths.
 
-    On a CPU, that is also no more than the share of one of the cores: few lines would else leave the others idle.
+    On a CPU they have 1, 2, 4, ... crops, and no more than the share of one of the cores: few lines would else leave
+    the others idle. Engines for a GPU fill batches up to such numbers.
     """
     by_width: dict[int, list[int]] = defaultdict(list)
     for i, width in enumerate(widths):
         by_width[width].append(i)
-    batch_width = sys.maxsize
-    if settings.device == "cpu":
-        batch_width = min(CPU_BATCH_WIDTH, sum(widths) // cores)
+    on_cpu = settings.device == "cpu"
+    batch_width = min(CPU_BATCH_WIDTH, sum(widths) // cores) if on_cpu else sys.maxsize
     for width, indices in by_width.items():
         most = max(1, min(settings.rec_batch, batch_width // width))
         while indices:
-            size = min(most, 1 << (len(indices).bit_length() - 1))
+            size = min(most, 1 << (len(indices).bit_length() - 1) if on_cpu else len(indices))
             yield Batch(width, indices[:size])
             indices = indices[size:]
 

@@ -98,8 +98,8 @@ class Recognizer:
         self.height = height
         self._settings = settings
         # As many portions at once as an engine runs: with more, those that are prepared take cores from those computed.
-        self._cores = settings.inference_threads
-        self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="rec-portion")
+        self._runs = settings.rec_runs
+        self._workers = ThreadPoolExecutor(self._runs, thread_name_prefix="rec-portion")
         self._lock = threading.Lock()
         self._reading = 0  # images
         self._pixels, self._seconds = 0.0, 1e-6  # of the latest portions: width read, and how long it took
@@ -170,14 +170,14 @@ class Recognizer:
         No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
         widths = [self._width(crop, self._settings.rec_squeeze) for crop in crops]
-        left = portions(batches(widths, self._settings, self._cores), self._cores, self._portion_width)
+        left = portions(batches(widths, self._settings, self._runs), self._runs, self._portion_width)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         runs: dict[Future[list[Line]], list[int]] = {}
         with self._lock:
             self._reading += 1
         try:
             while True:
-                for portion in islice(left, self._cores + 1 - len(runs)):
+                for portion in islice(left, self._runs + 1 - len(runs)):
                     read = partial(self._read_well, portion, crops)
                     indices = [i for batch in portion for i in batch.indices]
                     runs[self._workers.submit(copy_context().run, read, deadline)] = indices

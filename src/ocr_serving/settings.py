@@ -28,6 +28,9 @@ _SERVICE_URLS = ("tcp://", "udp://", "sctp://")
 _PRECISIONS = {"fp32": "f32", "fp16": "fp16", "bf16": "bf16"}
 """The original's names of the precisions there are here; its int8 needs a model made for it."""
 
+GPU_RUNS = 2
+"""Batches of lines at once on a GPU: one is handed over while another is computed (docs/performance.md)."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 Places = Annotated[int, Meta(ge=0, le=1000)]
@@ -44,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """One immutable set of settings, handed down from the front door; --help prints what each is for."""
 
     engine: Annotated[
-        Literal["auto", "openvino", "paddle", "onnxruntime"],
+        Literal["auto", "openvino", "paddle", "onnxruntime", "torch"],
         _about("Inference engine; auto takes the fastest one that is installed and reads the model folder."),
     ] = "auto"
     device: Annotated[Literal["cpu", "gpu"], _about("Where inference runs.")] = "cpu"
@@ -52,7 +55,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     precision: Annotated[
         Literal["auto", "f32", "bf16", "fp16"],
         _about(
-            "Arithmetic; auto is int8 in parts where the CPU has no AMX, all else bf16 where the engine has it, or f32."
+            "Arithmetic; auto is int8 in parts where the CPU has no AMX, all else bf16 where the engine has it, or "
+            "f32, and on a GPU tf32."
         ),
     ] = "auto"
     threads: Annotated[Count, _about("Inference threads of a process; 0 takes the cores that the process may use.")] = 0
@@ -155,6 +159,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def inference_threads(self) -> int:
         """`threads`, or the cores that the process may use."""
         return self.threads or usable_cores()
+
+    @property
+    def rec_runs(self) -> int:
+        """Batches of lines that are computed at once: one on each core, or GPU_RUNS."""
+        return GPU_RUNS if self.device == "gpu" else self.inference_threads
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed.

@@ -1,4 +1,4 @@
-"""ONNX Runtime: for ONNX models, on CPU or on an NVIDIA GPU (CUDA provider)."""
+"""ONNX Runtime: for ONNX models on the CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ocr_serving.model_dir import CTC_INDEX, ModelDir
 class OnnxRuntimeEngine:
     """See engine.base.Engine. One ONNX Runtime session is thread-safe; the pool only bounds how many run at once.
 
-    With precision "int8", the choice of "auto" for rec on a CPU, lines are run one by one: together, they would be
+    With precision "int8", the choice of "auto" for rec, lines are run one by one: together, they would be
     rounded together, and the text of one would depend on the others.
     """
 
@@ -38,10 +38,9 @@ class OnnxRuntimeEngine:
         if self.precision == "int8":  # tanh's formula is off by 0.0005 at most, far less than the rounding to 8 bits
             settings.add_session_config_entry("optimization.enable_gelu_approximation", "1")
         try:
-            self._session = onnxruntime.InferenceSession(graph, settings, self._providers(onnxruntime, options))
+            self._session = onnxruntime.InferenceSession(graph, settings, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
             raise ConfigError(f"ONNX Runtime cannot load {model.model_file}: {type(error).__name__}.") from error
-        self._check_device(options)
         self.inputs = tuple(port.name for port in self._session.get_inputs())
         self.outputs = tuple(port.name for port in self._session.get_outputs())
         *_, last = self._session.get_outputs()[0].shape or [None]
@@ -81,12 +80,11 @@ class OnnxRuntimeEngine:
     def _load(model: ModelDir, options: EngineOptions) -> tuple[str, str | bytes]:
         """The precision, and what ONNX Runtime loads: a path or a model.
 
-        It is int8 where that has been measured to cost no accuracy (docs/decisions.md): rec on a CPU.
+        It is int8 where that has been measured to cost no accuracy (docs/decisions.md): rec.
         """
         if options.precision not in ("auto", "f32"):
             raise ConfigError(f"ONNX Runtime takes precision auto or f32, not {options.precision}.")
-        rec_on_cpu = options.device == "cpu" and CTC_INDEX in model.derived
-        if options.precision == "auto" and rec_on_cpu and find_spec("onnx") is not None:
+        if options.precision == "auto" and CTC_INDEX in model.derived and find_spec("onnx") is not None:
             graph = onnx_graph.load(model.model_file)
             if graph is not None and onnx_graph.quantize_products(graph):
                 if model.normalization is not None and model.image_height is not None:
@@ -94,18 +92,3 @@ class OnnxRuntimeEngine:
                     onnx_stem.quantize_stem(graph, normalize(spots, model.normalization))
                 return "int8", graph.SerializeToString()
         return "f32", str(model.model_file)
-
-    @staticmethod
-    def _providers(onnxruntime: Any, options: EngineOptions) -> list[Any]:
-        if options.device == "gpu":
-            # exhaustive search costs seconds for every new shape; heuristics choose nearly as well for these models
-            return [("CUDAExecutionProvider", {"device_id": options.gpu_id, "cudnn_conv_algo_search": "HEURISTIC"})]
-        return ["CPUExecutionProvider"]
-
-    def _check_device(self, options: EngineOptions) -> None:
-        """ONNX Runtime falls back to the CPU without an error; a service asked for a GPU must not."""
-        if options.device == "gpu" and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise ConfigError(
-                "ONNX Runtime cannot use the GPU: its CUDA or cuDNN libraries are missing or too old; "
-                "install them with: pip install 'ocr-serving[gpu]'."
-            )

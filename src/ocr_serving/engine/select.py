@@ -15,6 +15,7 @@ _ENGINES = {
     "openvino": ("openvino", "pip install openvino", "OpenVINOEngine"),
     "paddle": ("paddle", "pip install 'paddlepaddle>=3.2.2,<3.3'", "PaddleEngine"),
     "onnxruntime": ("onnxruntime", "pip install 'ocr-serving[onnxruntime]'", "OnnxRuntimeEngine"),
+    "torch": ("torch", "pip install 'ocr-serving[gpu]'", "TorchEngine"),
 }
 """Name of an engine, and of its module here -> the package it needs, how to install that, and its class."""
 
@@ -31,11 +32,13 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
         ConfigError: the engine, its package or the device is not there, or it cannot read this model.
     """
     name = _choose(model, settings) if settings.engine == "auto" else settings.engine
-    if settings.device == "gpu":
-        _require_gpu(name)
     package, install, kind = _ENGINES[name]
+    on_gpu = settings.device == "gpu"
     if find_spec(package) is None:
-        raise ConfigError(f"Engine {name} is not installed; install it with: {install}.")
+        what = "No GPU can be used: engine" if on_gpu else "Engine"
+        raise ConfigError(f"{what} {name} is not installed; install it with: {install}.")
+    if on_gpu:
+        _require_gpu(name, settings.gpu_id)
     options = EngineOptions(settings.device, settings.gpu_id, settings.precision, settings.inference_threads, sessions)
     engine: Engine = getattr(import_module(f"ocr_serving.engine.{name}"), kind)(model, options)
     return engine
@@ -43,9 +46,9 @@ def load_engine(model: ModelDir, settings: Settings, sessions: int = 1) -> Engin
 
 def _choose(model: ModelDir, settings: Settings) -> str:
     """On a GPU the engine that runs this format there; on CPU the fastest installed one that reads it."""
-    native = "onnxruntime" if model.format == "onnx" else "paddle"
     if settings.device == "gpu":
-        return native
+        return "torch" if model.format == "onnx" else "paddle"
+    native = "onnxruntime" if model.format == "onnx" else "paddle"
     pir = model.model_file.suffix == ".json"  # OpenVINO reads .pdmodel, but not Paddle's newer PIR format
     order = ["paddle"] if pir else ["openvino", native]
     if native == "onnxruntime" and _rec_without_amx(model, settings):
@@ -67,25 +70,23 @@ def _rec_without_amx(model: ModelDir, settings: Settings) -> bool:
     return settings.precision == "f32" or (settings.precision == "auto" and not has_amx())
 
 
-def _require_gpu(engine: str) -> None:
-    if engine == "openvino":
-        raise ConfigError("Engine openvino runs on the CPU here; for a GPU take engine onnxruntime or paddle.")
-    if engine == "onnxruntime":
-        if find_spec("onnxruntime") is not None:
-            import onnxruntime
+def _require_gpu(engine: str, number: int) -> None:
+    if engine == "torch":
+        import torch
 
-            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-                return
-        raise ConfigError(
-            "No GPU can be used: ONNX Runtime with CUDA is not installed; replace it with: "
-            "pip uninstall onnxruntime && pip install 'ocr-serving[gpu]'."
-        )
-    if find_spec("paddle") is not None:
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found == 0:
+            raise ConfigError("No GPU can be used: PyTorch finds none that its CUDA and the driver (nvidia-smi) fit.")
+    elif engine == "paddle":
         import paddle
 
-        if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
-            return
-    raise ConfigError(
-        "No GPU can be used: paddlepaddle's GPU build or an NVIDIA GPU is missing; install paddlepaddle-gpu "
-        "(3.2.2) as its installation guide says."
-    )
+        found = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+        if found == 0:
+            raise ConfigError(
+                "No GPU can be used: paddlepaddle's GPU build or an NVIDIA GPU is missing; install paddlepaddle-gpu "
+                "(3.2.2) as its installation guide says."
+            )
+    else:
+        raise ConfigError(f"Engine {engine} runs on the CPU here; for a GPU take engine torch or paddle.")
+    if number >= found:
+        raise ConfigError(f"There is no GPU {number}: {found} can be used, and the first one is 0.")

@@ -50,9 +50,8 @@ class LocalPredictor(Predictor):
         """
         folder = model if isinstance(model, ModelDir) else model_dir.load(model)
         if sessions is None:
-            # Lines come in many batches at once, which run best side by side, one core each; an image for det comes
-            # alone.
-            sessions = settings.inference_threads if folder.image_height else 1
+            # Lines come in many batches at once, which run best side by side; an image for det comes alone.
+            sessions = settings.rec_runs if folder.image_height else 1
         engine = load_engine(folder, settings, sessions)
         if folder.characters and engine.classes not in (None, len(folder.characters)):
             raise ConfigError(

@@ -49,7 +49,7 @@ clean:
 	@touch $@
 
 .venv/installed-gpu: .venv/bin/python pyproject.toml
-	@echo "Installing into .venv, with PyTorch and CUDA (some GB of packages the first time)"
+	@echo "Installing into .venv, with PyTorch and CUDA (6.6 GB in all)"
 	@$(PIP) --editable '.[gpu]'
 	@touch $@
 

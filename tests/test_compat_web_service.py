@@ -315,7 +315,7 @@ class TestWebService:
     def test_a_gpu_that_is_not_there_is_said_in_words(self, small_det):
         service = WebService()
         service.load_model_config(small_det)
-        service.prepare_server(gpuid="0")
+        service.prepare_server(gpuid="99")
         for run in (lambda: service.run_debugger_service(gpu=True), service.run_rpc_service):
             with pytest.raises(ConfigError, match="GPU"):
                 run()

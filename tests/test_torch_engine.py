@@ -1,16 +1,21 @@
 """The engine of GPUs, where PyTorch is installed; without a GPU, PyTorch runs the same graphs on the CPU."""
 
+import gc
 import random
+import shutil
 import threading
+import warnings
+import weakref
 
 import cv2
 import golden
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny_model
 import zoo_models
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ocr_serving import model_dir
 from ocr_serving.engine.base import Engine, normalize
@@ -20,6 +25,8 @@ from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.settings import Settings
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make DEVICE=gpu test installs it")
+from ocr_serving.engine.torch_graph import TorchGraph  # noqa: E402  # it needs PyTorch
+
 DEVICE = "gpu" if torch.cuda.is_available() else "cpu"
 MODELS = ("ppocrv6_small", "ppocrv6_tiny", "ppocrv5_mobile")
 
@@ -78,6 +85,7 @@ def test_normalized_input_and_the_graphs_own_output():
     np.testing.assert_array_equal(found[CTC_INDEX], found[name].argmax(-1))
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="tf32 is a GPU's")
 def test_tf32_reads_what_f32_reads():
     batch = lines(4, 320)
     precise, quick = (load("ocr_rec", precision).run({"x": batch}, [CTC_INDEX], None) for precision in ("f32", "auto"))
@@ -144,9 +152,56 @@ def test_a_model_of_one_s_own_runs(tmp_path):
     np.testing.assert_allclose(engine.run({"x": x}, ["y"], None)["y"], 3 * x, rtol=1e-2)
 
 
+OPERATORS = {
+    "Softmax over all axes from the second on": (11, "Softmax", {}, [], (2, 3, 4)),
+    "Softmax over the last axis": (13, "Softmax", {}, [], (2, 3, 4)),
+    "Unsqueeze at negative axes": (11, "Unsqueeze", {"axes": [-3, -1]}, [], (3, 4)),
+    "Resize that repeats pixels": (11, "Resize", {}, [np.zeros(0, np.float32), np.float32([1, 1, 2, 4])], (1, 2, 3, 4)),
+    "MaxPool with gaps": (11, "MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 2]}, [], (1, 2, 7, 8)),
+    "MaxPool padded at the end": (11, "MaxPool", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, [], (1, 2, 7, 8)),
+    "AveragePool rounded up": (
+        11, "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, [], (1, 2, 7, 9)
+    ),
+    "Conv padded at the beginning": (
+        11, "Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}, [np.ones((3, 2, 3, 3), np.float32)], (1, 2, 7, 8)
+    ),
+    "Conv of each channel, padded at the end": (
+        11, "Conv", {"auto_pad": "SAME_UPPER", "group": 2}, [np.ones((2, 1, 2, 4), np.float32)], (1, 2, 7, 8)
+    ),
+    "Conv with gaps": (11, "Conv", {"dilations": [2, 2]}, [np.ones((3, 2, 2, 2), np.float32)], (1, 2, 7, 8)),
+    "Slice of the first axes": (11, "Slice", {}, [np.array([0, 1]), np.array([1, 3])], (2, 4, 5)),
+    "Squeeze of all": (11, "Squeeze", {}, [], (1, 3, 1)),
+    "Transpose without an order": (11, "Transpose", {}, [], (2, 3, 4)),
+    "ReduceMean of all": (11, "ReduceMean", {}, [], (2, 3, 4)),
+    "ReduceMean over given axes": (18, "ReduceMean", {"keepdims": 0}, [np.array([-1])], (2, 3, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPERATORS)
+def test_an_operator_does_what_onnx_says(case):
+    opset, operator, attributes, constants, shape = OPERATORS[case]
+    names = [f"c{i}" for i in range(len(constants))]
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x", *names], ["y"], **attributes)],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in zip(names, constants, strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    [wanted] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    device = torch.device("cuda" if DEVICE == "gpu" else "cpu")
+    [found] = TorchGraph(model, device).calculation(["y"])([torch.from_numpy(x).to(device)])
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("node", "says"),
     [
+        (helper.make_node("Resize", ["x", "", "w"], ["y"], nearest_mode="ceil"), "uses Resize in a way"),
+        (helper.make_node("Add", ["x", "nothing"], ["y"]), "valid ONNX models"),
         (helper.make_node("Tanh", ["x"], ["y"]), "its operator Tanh is not known here"),
         (helper.make_node("Resize", ["x", "", "w"], ["y"], mode="linear"), "uses Resize in a way"),
     ],
@@ -159,6 +214,39 @@ def test_a_model_with_something_unknown_is_refused_in_words(node, says, tmp_path
     onnx.save(model, folder / "inference.onnx")
     with pytest.raises(ConfigError, match=says):
         load_engine(model_dir.load(folder), Settings(engine="torch"))
+
+
+def test_a_model_that_fails_on_every_image_is_refused_at_load(tmp_path):
+    folder = tmp_path / "cut_det_model"
+    shutil.copytree(zoo_models.folder("ppocrv6_tiny_det"), folder)
+    model = onnx.load(folder / "inference.onnx")
+    resize = next(node for node in model.graph.node if node.op_type == "Resize")
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([1, 1, 1.5, 1.5]), "odd"))
+    resize.input[2] = "odd"
+    onnx.save(model, folder / "inference.onnx")
+    with pytest.raises(ConfigError, match=r"cannot run inference.onnx: Resize by \[1.0, 1.0, 1.5, 1.5\]"):
+        load_engine(model_dir.load(folder), Settings(engine="torch", device=DEVICE))
+
+
+def test_a_model_is_freed_with_its_last_reference():
+    engine = load("ppocrv6_tiny_rec")
+    engine.run({"x": lines(1, 64)}, [CTC_INDEX], None)
+    gone = weakref.ref(engine)
+    gc.disable()
+    try:
+        engine.close()
+        del engine
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_arrays_that_may_not_be_written_are_taken():
+    rec, batch = load("ocr_rec"), lines(1, 160)
+    batch.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rec.run({"x": batch}, [CTC_INDEX], None)[CTC_INDEX].any()
 
 
 def test_what_is_no_onnx_model_is_refused_in_words():

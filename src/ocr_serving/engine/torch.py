@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,133 +13,75 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.engine import onnx_graph
 from ocr_serving.engine.base import Array, EngineOptions, SessionPool, pick
 from ocr_serving.engine.torch_graph import TorchGraph
+from ocr_serving.engine.torch_session import Calculation, CpuSession, GpuSession
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import CTC_INDEX, DERIVED, DET_LOGITS, ModelDir, Normalization
 
-logger = logging.getLogger(__name__)
-
-_KINDS = 256
-"""Shapes that a session remembers. A recording of one holds its inputs, its outputs and a few hundred launches."""
-
-Tensors = Sequence[torch.Tensor]
-Calculation = Callable[[Tensors], list[torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """The launches of a calculation for inputs of one shape (a CUDA graph): played back, they take the CPU no time."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: Tensors
-    outputs: Tensors
-
-
-class _Session:
-    """A stream of work on a GPU; used by one thread at a time.
-
-    What comes a second time in the same shape is recorded, as launching some 400 kernels one by one takes the CPU five
-    times as long as they take the GPU. All recordings of a session share one working memory.
-    """
-
-    _one_at_a_time = threading.Lock()
-    """PyTorch allows no more than one recording in a process."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)
-        self._memory = torch.cuda.graph_pool_handle()
-        self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
-        self._only_eager = False
-
-    def run(self, calculate: Calculation, inputs: Tensors) -> list[torch.Tensor]:
-        """What it makes of inputs, both in the CPU's memory."""
-        kind = calculate, *((tensor.shape, tensor.dtype) for tensor in inputs)
-        with torch.cuda.stream(self._stream):
-            is_new = kind not in self._known
-            recording = self._known.pop(kind, None)
-            if recording is None:
-                placed = [tensor.to(self._device) for tensor in inputs]
-                found: Tensors = calculate(placed)  # also makes what a recording needs: handles, loaded kernels
-                self._known[kind] = None if is_new or self._only_eager else self._record(calculate, placed)
-            else:
-                self._known[kind] = recording
-                for static, tensor in zip(recording.inputs, inputs, strict=True):
-                    static.copy_(tensor)
-                recording.graph.replay()
-                found = recording.outputs
-            if len(self._known) > _KINDS:
-                self._known.popitem(last=False)
-            return [output.cpu() for output in found]
-
-    def _record(self, calculate: Calculation, inputs: Tensors) -> _Recording | None:
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with self._one_at_a_time:
-                self._stream.synchronize()
-                graph.capture_begin(self._memory, capture_error_mode="thread_local")
-                try:
-                    outputs = calculate(inputs)
-                finally:
-                    graph.capture_end()
-        except RuntimeError as error:
-            logger.warning("The GPU is used without recordings from now on: %s", error)
-            self._only_eager = True
-            return None
-        return _Recording(graph, inputs, outputs)
-
-
-class _CpuSession:
-    """Runs where there is no GPU."""
-
-    def run(self, calculate: Calculation, inputs: Tensors) -> list[torch.Tensor]:
-        """See _Session.run."""
-        return calculate(inputs)
-
 
 class TorchEngine:
-    """See engine.base.Engine. Batches are filled up to 1, 2, 4, ... rows, so that fewer shapes come."""
+    """See engine.base.Engine. Batches of images are filled up to 1, 2, 4, ... rows, so that fewer shapes come."""
 
     name = "torch"
 
     def __init__(self, model: ModelDir, options: EngineOptions) -> None:
         if options.precision not in ("auto", "f32"):
             raise ConfigError(f"PyTorch takes precision auto or f32, not {options.precision}.")
-        graph = onnx_graph.load(model.model_file) if model.format == "onnx" else None
-        if graph is None:
-            raise ConfigError(f"PyTorch cannot read {model.model_file.name}: it takes valid ONNX models.")
+        graph = _load(model)
         on_gpu = options.device == "gpu"
         self.precision = "tf32" if on_gpu and options.precision == "auto" else "f32"
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         # cuDNN compiles kernels for each new shape of a depthwise convolution, 1 to 5 s a model; PyTorch has its own.
         torch.backends.cudnn.enabled = False
         device = torch.device("cuda", options.gpu_id) if on_gpu else torch.device("cpu")
+        try:
+            self._graph = TorchGraph(graph, device)
+            self._normalize = _normalizer(model.normalization, device)
+            make = (lambda: GpuSession(device)) if on_gpu else CpuSession
+            self._sessions: SessionPool[GpuSession | CpuSession] = SessionPool(make, options.sessions)
+        except RuntimeError as error:
+            raise ConfigError(f"PyTorch cannot use {device}: {str(error).splitlines()[0]}") from error
         self._model = model
-        self._graph = TorchGraph(graph, device)
         self.inputs, self.outputs = self._graph.inputs, self._graph.outputs
         *_, last = [side.dim_value for side in graph.graph.output[0].type.tensor_type.shape.dim] or [0]
         self.classes = last or None
-        self._normalize = _normalizer(model.normalization, device)
         self._forms = {derived: self._form(derived) for derived in (False, True)}
-        make = (lambda: _Session(device)) if on_gpu else _CpuSession
-        self._sessions: SessionPool[_Session | _CpuSession] = SessionPool(make, options.sessions)
+        self._try_out()
 
     def run(self, feed: Mapping[str, Array], fetch: Sequence[str], deadline: Deadline | None) -> dict[str, Array]:
         """See engine.base.Engine.run."""
         names, calculate = self._forms[bool(fetch) and all(name in DERIVED for name in fetch)]
-        rows = len(feed[self.inputs[0]])
-        tensors = [torch.from_numpy(_filled_up(np.ascontiguousarray(feed[name]))) for name in self.inputs]
+        arrays = [np.require(feed[name], requirements=["C", "W"]) for name in self.inputs]
+        rows = None
+        if self._model.normalization is not None:
+            rows, arrays = len(arrays[0]), [_filled_up(array) for array in arrays]
         with self._sessions.borrow(deadline) as session, torch.inference_mode():
             try:
-                found = session.run(calculate, tensors)
+                found = session.run(calculate, [torch.from_numpy(array) for array in arrays])
             except torch.cuda.OutOfMemoryError as error:
                 raise EngineFailed("The GPU has too little memory left for this input.") from error
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                if "CUDA" in str(error) or "CUBLAS" in str(error):
+                    raise EngineFailed("The GPU failed.") from error
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
-        arrays = {name: output.numpy()[:rows] for name, output in zip(names, found, strict=True)}
-        return pick(self._model, arrays, fetch)
+        return pick(self._model, {name: out.numpy()[:rows] for name, out in zip(names, found, strict=True)}, fetch)
 
     def close(self) -> None:
         """See engine.base.Engine.close; a model is freed with its last reference."""
+
+    def _try_out(self) -> None:
+        """Read a blank image, where images are read, so that what cannot run is no surprise for the first request.
+
+        Raises:
+            ConfigError: the model has something that is not known here, or PyTorch is not made for this GPU.
+        """
+        if self._model.normalization is None:
+            return
+        blank = np.zeros((1, self._model.image_height or 64, 64, 3), np.uint8)
+        try:
+            self.run(dict.fromkeys(self.inputs, blank), self.outputs, None)
+        except EngineFailed as error:
+            reason = str(error.__cause__).splitlines()[0]
+            raise ConfigError(f"PyTorch cannot run {self._model.model_file.name}: {reason}") from error
 
     def _form(self, derived: bool) -> tuple[Sequence[str], Calculation]:
         """Names of outputs, and what makes them of the inputs: the graph's own, or derived ones if it ends as usual."""
@@ -154,8 +94,22 @@ class TorchEngine:
         return self.outputs, self._calculation(self.outputs)
 
     def _calculation(self, fetch: Sequence[str]) -> Calculation:
-        calculate = self._graph.calculation(fetch)
-        return lambda inputs: calculate([self._normalize(tensor) for tensor in inputs])
+        calculate, normalize = self._graph.calculation(fetch), self._normalize  # no reference to the engine itself
+        return lambda inputs: calculate([normalize(tensor) for tensor in inputs])
+
+
+def _load(model: ModelDir) -> Any:
+    """The model as onnx.ModelProto.
+
+    Raises:
+        ConfigError: it is no valid ONNX model, or the onnx package is missing.
+    """
+    if find_spec("onnx") is None:
+        raise ConfigError("Engine torch needs the onnx package, too; install it with: pip install onnx.")
+    graph = onnx_graph.load(model.model_file) if model.format == "onnx" else None
+    if graph is None:
+        raise ConfigError(f"PyTorch cannot read {model.model_file.name}: it takes valid ONNX models.")
+    return graph
 
 
 def _normalizer(how: Normalization | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

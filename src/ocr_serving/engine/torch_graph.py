@@ -14,7 +14,8 @@ from ocr_serving.engine import onnx_graph
 from ocr_serving.errors import ConfigError
 
 Form = Mapping[str, Any]
-"""The attributes of a node."""
+"""The attributes of a node and, as OPSET, the version of ONNX's operator set, on which meanings depend."""
+OPSET = "opset"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ class TorchGraph:
         self.inputs = tuple(value.name for value in graph.input if value.name not in self._constants)
         self.outputs = tuple(value.name for value in graph.output)
         self._nodes = [node for node in graph.node if node.op_type != "Constant"]
+        self._opset = next(opset.version for opset in model.opset_import if not opset.domain)
+        made = {"", *self._constants, *self.inputs, *(name for node in self._nodes for name in node.output)}
         for node in self._nodes:
             if node.op_type not in _OPERATORS:
                 raise ConfigError(f"PyTorch cannot run this model: its operator {node.op_type} is not known here.")
+            _refuse_if(not made.issuperset(node.input), "Constant")
         self._steps(self.outputs)
 
     def taken_by(self, operator: str, output: str) -> str | None:
@@ -91,7 +95,7 @@ class TorchGraph:
             if wanted.isdisjoint(node.output):
                 continue
             taken = set(node.input) - {""} - self._constants.keys()
-            calculate = _OPERATORS[node.op_type](onnx_graph.attributes(node))
+            calculate = _OPERATORS[node.op_type]({**onnx_graph.attributes(node), OPSET: self._opset})
             kept.append(_Step(calculate, tuple(node.input), node.output[0], tuple(taken - wanted)))
             wanted |= taken
         return kept[::-1]
@@ -121,7 +125,7 @@ def _product(image: Tensor, kernel: Tensor, bias: Tensor | None, strides: Sequen
 
 
 def _transposed_convolution(form: Form) -> Callable[..., Tensor]:
-    _refuse_if(any(form.get("pads", [])) or "output_padding" in form or "output_shape" in form, "ConvTranspose")
+    _refuse_if(_pads_itself(form) or any(form.get("output_padding", [])) or "output_shape" in form, "ConvTranspose")
 
     def calculate(image: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.conv_transpose2d(
@@ -137,14 +141,14 @@ def _max_pool(form: Form) -> Callable[..., Tensor]:
     def calculate(image: Tensor) -> Tensor:
         image, padding = _padded(image, kernel, form, float("-inf"))
         return functional.max_pool2d(
-            image, kernel, _pair(form, "strides"), padding, ceil_mode=bool(form.get("ceil_mode", 0))
+            image, kernel, _pair(form, "strides"), padding, _pair(form, "dilations"), bool(form.get("ceil_mode", 0))
         )
 
     return calculate
 
 
 def _average_pool(form: Form) -> Callable[..., Tensor]:
-    _refuse_if(any(form.get("pads", [])) or form.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"), "AveragePool")
+    _refuse_if(_pads_itself(form) or _pair(form, "dilations") != [1, 1], "AveragePool")
     ceil = bool(form.get("ceil_mode", 0))
     return lambda image: functional.avg_pool2d(image, form["kernel_shape"], _pair(form, "strides"), ceil_mode=ceil)
 
@@ -156,10 +160,16 @@ def _batch_norm(form: Form) -> Callable[..., Tensor]:
 
 
 def _resize(form: Form) -> Callable[..., Tensor]:
-    _refuse_if(form.get("mode", "nearest") != "nearest", "Resize")
+    """Repeats each pixel a whole number of times, which is what these ways of rounding come to."""
+    nearest = form.get("nearest_mode", "round_prefer_floor")
+    rounding = {"asymmetric": ["floor"], "half_pixel": ["round_prefer_floor", "round_prefer_ceil"]}
+    repeats = nearest in rounding.get(form.get("coordinate_transformation_mode", "half_pixel"), [])
+    _refuse_if(form.get("mode", "nearest") != "nearest" or not repeats or form[OPSET] < 11, "Resize")
 
     def calculate(image: Tensor, _: Tensor | None, scales: Tensor) -> Tensor:
-        factors = [round(float(scale)) for scale in scales]
+        factors = [int(scale) for scale in scales]
+        if factors[:2] != [1, 1] or min(factors) < 1 or factors != scales.tolist():
+            raise ValueError(f"Resize by {scales.tolist()}")
         return image.repeat_interleave(factors[2], 2).repeat_interleave(factors[3], 3)
 
     return calculate
@@ -167,11 +177,13 @@ def _resize(form: Form) -> Callable[..., Tensor]:
 
 def _reduce_mean(form: Form) -> Callable[..., Tensor]:
     keep = bool(form.get("keepdims", 1))
-    return lambda value, axes=None: value.mean(_axes(form, axes), keep)
+    return lambda value, axes=None: value.mean(_axes(form, axes) or list(range(value.dim())), keep)
 
 
 def _softmax(form: Form) -> Callable[..., Tensor]:
-    return lambda value: value.softmax(form.get("axis", -1))
+    if form[OPSET] >= 13:
+        return lambda value: value.softmax(form.get("axis", -1))
+    return lambda value: value.flatten(form.get("axis", 1)).softmax(-1).view(value.shape)
 
 
 def _hard_sigmoid(form: Form) -> Callable[..., Tensor]:
@@ -187,12 +199,18 @@ def _reshape(form: Form) -> Callable[..., Tensor]:
 
 
 def _squeeze(form: Form) -> Callable[..., Tensor]:
-    return lambda value, axes=None: value.squeeze(tuple(_axes(form, axes)))
+    def calculate(value: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = _axes(form, axes)
+        return value.squeeze() if chosen is None else value.squeeze(tuple(chosen))
+
+    return calculate
 
 
 def _unsqueeze(form: Form) -> Callable[..., Tensor]:
     def calculate(value: Tensor, axes: Tensor | None = None) -> Tensor:
-        for axis in sorted(_axes(form, axes)):
+        chosen = _axes(form, axes) or []
+        rank = value.dim() + len(chosen)
+        for axis in sorted(axis % rank for axis in chosen):
             value = value.unsqueeze(axis)
         return value
 
@@ -200,10 +218,13 @@ def _unsqueeze(form: Form) -> Callable[..., Tensor]:
 
 
 def _slice(_: Form) -> Callable[..., Tensor]:
-    def calculate(value: Tensor, starts: Tensor, ends: Tensor, axes: Tensor, steps: Tensor | None = None) -> Tensor:
+    def calculate(
+        value: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    ) -> Tensor:
+        chosen = range(len(starts)) if axes is None else axes.tolist()
         strides = [1] * len(starts) if steps is None else steps.tolist()
         parts = [slice(None)] * value.dim()
-        for axis, start, end, stride in zip(axes.tolist(), starts.tolist(), ends.tolist(), strides, strict=True):
+        for axis, start, end, stride in zip(chosen, starts.tolist(), ends.tolist(), strides, strict=True):
             parts[axis] = slice(start, end, stride)
         return value[tuple(parts)]
 
@@ -215,7 +236,11 @@ def _concat(form: Form) -> Callable[..., Tensor]:
 
 
 def _transpose(form: Form) -> Callable[..., Tensor]:
-    return lambda value: value.permute(form["perm"])
+    return lambda value: value.permute(form.get("perm", list(range(value.dim()))[::-1]))
+
+
+def _shape(form: Form) -> Callable[..., Tensor]:
+    return lambda value: torch.tensor(value.shape[form.get("start", 0) : form.get("end")])
 
 
 def _as_is(calculate: Callable[..., Tensor]) -> Callable[[Form], Callable[..., Tensor]]:
@@ -230,7 +255,7 @@ _OPERATORS: Mapping[str, Callable[[Form], Callable[..., Tensor]]] = {
     "Concat": _concat,
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
-    "Div": _as_is(torch.div),
+    "Div": _as_is(lambda a, b: torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")),
     "Erf": _as_is(torch.erf),
     "GlobalAveragePool": _as_is(lambda image: image.mean((2, 3), True)),
     "HardSigmoid": _hard_sigmoid,
@@ -244,7 +269,7 @@ _OPERATORS: Mapping[str, Callable[[Form], Callable[..., Tensor]]] = {
     "Relu": _as_is(torch.relu),
     "Reshape": _reshape,
     "Resize": _resize,
-    "Shape": _as_is(lambda value: torch.tensor(value.shape)),
+    "Shape": _shape,
     "Sigmoid": _as_is(torch.sigmoid),
     "Slice": _slice,
     "Softmax": _softmax,
@@ -276,24 +301,27 @@ def _pads(image: Tensor, kernel: Sequence[int], form: Form) -> list[int]:
     kind = form.get("auto_pad", "NOTSET")
     if kind in ("NOTSET", "VALID"):
         return list(form.get("pads", [0] * 4))
-    _refuse_if(kind != "SAME_UPPER", "auto_pad")
-    first, last = [], []
+    smaller, larger = [], []
     for side, window, stride, dilation in zip(
         image.shape[2:], kernel, _pair(form, "strides"), _pair(form, "dilations"), strict=True
     ):
         lacking = max(0, (-(-side // stride) - 1) * stride + (window - 1) * dilation + 1 - side)
-        first.append(lacking // 2)
-        last.append(lacking - lacking // 2)
-    return first + last
+        smaller.append(lacking // 2)
+        larger.append(lacking - lacking // 2)
+    return smaller + larger if kind == "SAME_UPPER" else larger + smaller
+
+
+def _pads_itself(form: Form) -> bool:
+    return any(form.get("pads", [])) or form.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
 
 def _pair(form: Form, name: str) -> list[int]:
     return list(form.get(name, [1, 1]))
 
 
-def _axes(form: Form, given: Tensor | None) -> list[int]:
-    """An attribute at first, an input since ONNX's operator set 13 or 18."""
-    return list(form["axes"]) if given is None else given.tolist()
+def _axes(form: Form, given: Tensor | None) -> list[int] | None:
+    """An attribute at first, an input since ONNX's operator set 13 or 18; None: there is neither."""
+    return form.get("axes") if given is None else given.tolist()
 
 
 def _refuse_if(condition: bool, what: str) -> None:

@@ -144,7 +144,8 @@ class Workflow:
         from ocr_serving.server.chain import ChainedPredictor  # OpenCV: 0.1 s that a single model need not wait for
 
         (det, rec), (det_model, rec_model) = models, (predictor.model for predictor in predictors)
-        chain = ChainedPredictor(det.predictor, det_model, rec.predictor, rec_model, self._settings)
+        settings = self._settings.replace(device=self._steps[-1].settings.device)  # batches suit what reads them
+        chain = ChainedPredictor(det.predictor, det_model, rec.predictor, rec_model, settings)
         return ServedModel(chain, chain.feeds, chain.fetches, self._names[-1])
 
 

@@ -20,6 +20,7 @@ import zoo_models
 from rpc_peers import connect, wait_until
 from server_process import ServerProcess
 
+import paddle_serving_server
 from ocr_serving import model_dir
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, OcrServingError, UpstreamUnavailable
@@ -180,3 +181,10 @@ def test_a_taken_port_is_said_before_the_model_is_loaded(models):
         ended = serve("--model", "ocr_det_model", "--port", str(port), cwd=models)
     assert ended.returncode == 2
     assert ended.stderr == f"127.0.0.1:{port} is taken by another process; choose another port with --port.\n"
+
+
+@pytest.mark.parametrize("name", ["OpMaker", "OpSeqMaker", "Server"])
+def test_parts_of_a_server_name_the_command_that_takes_their_place(name):
+    with pytest.raises(ImportError, match=f"no paddle_serving_server.{name} here.*-m paddle_serving_server.serve"):
+        exec(f"from paddle_serving_server import {name}", {})  # as the original's scripts do
+    assert not hasattr(paddle_serving_server, "NoSuchName")

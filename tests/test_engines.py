@@ -245,7 +245,7 @@ def test_waiting_for_a_session_ends_at_the_deadline():
         ({"device": "gpu"}, "No GPU can be used"),
         ({"device": "gpu", "engine": "onnxruntime"}, "take engine torch or paddle"),
         ({"device": "gpu", "engine": "openvino"}, "take engine torch or paddle"),
-        ({"device": "gpu", "gpu_id": 99, "engine": "torch"}, "GPU"),
+        ({"device": "gpu", "gpu_id": 99, "engine": "torch"}, "No GPU can be used|There is no GPU 99"),
         ({"precision": "fp16"}, "precision"),
     ],
 )

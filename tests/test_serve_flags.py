@@ -186,7 +186,7 @@ def test_the_other_commands_say_that_they_do_nothing(folder, command):
         ("--model two three --op GeneralDetectionOp GeneralInferOp", "two is no det model"),
         ("--model two --op GeneralDetectionOp", "in this order are not served"),
         ("--model two --gpu_ids 0,x banana", "--gpu_ids takes the number of one GPU, or -1 for the CPU, not '0,x'"),
-        ("--model two three --gpu_ids -1 99", "GPU"),
+        ("--model two three --gpu_ids -1 0", "No GPU can be used"),
         ("--model two --runtime_thread_num -1", "--runtime_thread_num takes a number of 0 or more, not -1."),
         ("--model two --batch_infer_size 0", "--batch_infer_size takes a number of 1 or more, not 0."),
         ("--model two --thread four", "argument --thread: invalid int value: 'four'"),
@@ -194,7 +194,8 @@ def test_the_other_commands_say_that_they_do_nothing(folder, command):
         ("restart", "invalid choice: 'restart'"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_status_2(folder, flags, sentence):
+def test_what_is_wrong_is_one_line_and_status_2(folder, flags, sentence, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     ended = serve(*flags.split(), "--port", str(server_process.free_port()), cwd=folder)
     assert ended.returncode == 2
     assert sentence in ended.stderr

@@ -45,7 +45,7 @@ class TorchGraph:
             device: where it is calculated.
 
         Raises:
-            ConfigError: it has an operator that is not known here, or one used in a way that is not.
+            ConfigError: it has an operator that is not known here.
         """
         graph = model.graph
         scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
@@ -63,14 +63,17 @@ class TorchGraph:
             if node.op_type not in _OPERATORS:
                 raise ConfigError(f"PyTorch cannot run this model: its operator {node.op_type} is not known here.")
             _refuse_if(not made.issuperset(node.input), "Constant")
-        self._steps(self.outputs)
 
     def taken_by(self, operator: str, output: str) -> str | None:
         """What the node takes that makes this value, if it is of this operator."""
         return next((node.input[0] for node in self._nodes if output in node.output and node.op_type == operator), None)
 
     def calculation(self, fetch: Sequence[str]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-        """What makes the values named `fetch` of the inputs, all on the device."""
+        """What makes the values named `fetch` of the inputs, all on the device.
+
+        Raises:
+            ConfigError: it takes an operator used in a way that is not known here.
+        """
         steps = self._steps(fetch)
 
         def calculate(inputs: Sequence[Tensor]) -> list[Tensor]:

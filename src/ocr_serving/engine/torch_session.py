@@ -45,7 +45,7 @@ class GpuSession:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._memory = torch.cuda.graph_pool_handle()
+        self._memory: tuple[int, int] | None = None  # of the recordings, made with the first
         self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
         self._records = True
 

@@ -1,12 +1,13 @@
 """Pages on their side: when they are turned, and where their boxes lie then."""
 
+import cv2
 import numpy as np
 import pytest
 
 from ocr_serving import sideways
 from ocr_serving.detection import Detection
 from ocr_serving.errors import DeadlineExceeded, LimitExceeded
-from ocr_serving.geometry import corners
+from ocr_serving.geometry import corners, order_points
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line
 
@@ -34,6 +35,13 @@ def boxes(*sizes):
 )
 def test_pages_of_mostly_columns_are_turned(quads, likely):
     assert sideways.is_likely(quads) == likely
+
+
+@pytest.mark.parametrize("degrees", [50, 80, 86, 90, 94, 100, 130])
+@pytest.mark.parametrize("lying", [False, True], ids=["standing", "lying"])
+def test_what_stands_is_told_by_its_long_side_however_the_page_is_tilted(degrees, lying):
+    lines = [order_points(cv2.boxPoints(((200 + 30 * i, 300), (400, 20), degrees - 90 * lying))) for i in range(5)]
+    assert sideways.is_likely(np.array(lines)) == (not lying)
 
 
 def test_boxes_of_a_turned_page_lie_where_they_lay():

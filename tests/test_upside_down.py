@@ -2,8 +2,10 @@
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import zoo_models
+from PIL.Image import Resampling
 
 from ocr_serving import samples, upside_down
 from ocr_serving.detection import Detector
@@ -49,6 +51,16 @@ def test_a_page_turned_by_half_reads_as_the_page(pipeline, name):
 def test_a_page_on_its_side_reads_as_the_page(pipeline, turn):
     page = pipeline.run(cv2.rotate(PAGES["imgs/document.jpg"].image, turn))
     assert without_spaces(page.texts) == without_spaces(PAGES["imgs/document.jpg"].texts)
+
+
+@pytest.mark.parametrize("degrees", [80, 95, 265])
+def test_a_page_on_its_side_may_be_askew(pipeline, degrees):
+    """In a photo it is never quite so; of long lines that stand, both left corners are then at one end."""
+    document = PAGES["imgs/document.jpg"]
+    upright = PIL.Image.fromarray(document.image)
+    tilted = upright.rotate(degrees, Resampling.BICUBIC, expand=True, fillcolor=(128, 128, 128))
+    page = pipeline.run(np.array(tilted))
+    assert without_spaces(page.texts) == without_spaces(document.texts)
 
 
 def lines(*scores):

@@ -41,7 +41,13 @@ def back(quads: Quads, width: int) -> Quads:
 
 
 def _lengths(quads: Quads) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lengths in pixels of the columns (c,) and of all other boxes (n - c,)."""
+    """Lengths in pixels of the columns (c,) and of all other boxes (n - c,).
+
+    What stands is told by the long side. Corners are ordered from left to right, so of a long box that is a few degrees
+    off, the side that counts as its top may be steep.
+    """
     width, height = side_lengths(quads)
-    columns = is_column(width, height)
-    return height[columns], np.maximum(width, height)[~columns]
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    x, y = np.where(width > height, (quads[:, 1] - quads[:, 0]).T, (quads[:, 3] - quads[:, 0]).T)
+    columns = is_column(short, long) & (np.abs(y) > np.abs(x))
+    return long[columns], long[~columns]

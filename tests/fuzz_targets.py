@@ -11,7 +11,7 @@ import image_files
 import numpy as np
 from rpc_peers import CAPTURES
 
-from ocr_serving import image
+from ocr_serving import image, image_header
 from ocr_serving.errors import BadInput
 from ocr_serving.web import request_form
 from ocr_serving.wire import frame, json_form, messages, meta, oip_json, oip_messages, oip_pb2
@@ -28,7 +28,8 @@ def decode_image(data: bytes) -> None:
     assert decoded.dtype == np.uint8
     assert decoded.ndim == 3
     assert decoded.shape[2] == 3
-    assert 0 < decoded.shape[0] * decoded.shape[1] <= MAX_PIXELS
+    width, height = image_header.size(data) or (0, 0)
+    assert 0 < decoded.shape[0] * decoded.shape[1] <= width * height <= MAX_PIXELS
     assert decoded.flags.c_contiguous
 
 

@@ -53,6 +53,15 @@ def with_png_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
     return png[:33] + png_chunk(kind, content) + png[33:]
 
 
+def large_png(side: int, bits: int, *more: tuple[bytes, bytes]) -> bytes:
+    """A black one, with more chunks after its header."""
+    packed = zlib.compressobj(9)
+    rows = b"".join(packed.compress(bytes(1 + side * bits // 8)) for _ in range(side)) + packed.flush()
+    header = struct.pack(">IIBBBBB", side, side, bits, 0, 0, 0, 0)
+    chunks = [png_chunk(kind, content) for kind, content in ((b"IHDR", header), *more, (b"IDAT", rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
 def oriented(kind: str, orientation: int, image: Image.Image, **options: object) -> bytes:
     """A file whose orientation tag says so; the pixels stay as they are."""
     if kind == "TIFF":

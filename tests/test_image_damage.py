@@ -182,14 +182,6 @@ def test_a_png_file_of_many_chunks_is_refused():
         image.decode(data[:33] + image_files.png_chunk(b"tEXt", b"") * 100_000 + data[33:], LIMIT)
 
 
-def large_png(side, bits, *more):
-    packed = zlib.compressobj(9)
-    rows = b"".join(packed.compress(bytes(1 + side * bits // 8)) for _ in range(side)) + packed.flush()
-    header = struct.pack(">IIBBBBB", side, side, bits, 0, 0, 0, 0)
-    chunks = [image_files.png_chunk(kind, content) for kind, content in ((b"IHDR", header), *more, (b"IDAT", rows))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + image_files.png_chunk(b"IEND", b"")
-
-
 def frames(kind):
     first = image_files.rgb().quantize(16) if kind == "GIF" else image_files.rgb()
     others = [Image.new(first.mode, first.size, i % 7) for i in range(100)]
@@ -197,7 +189,7 @@ def frames(kind):
 
 
 HUGE = {
-    "png": lambda: large_png(8000, 1),
+    "png": lambda: image_files.large_png(8000, 1),
     "jpeg": lambda: b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", 65500, 65500) + b"\3\1\x22\0\2\x11\1\3\x11\1",
     "webp": lambda: b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + (29999).to_bytes(3, "little") * 2 + bytes(99),
     "tiff": lambda: tiff_header(30000, 30000, tile=256),
@@ -205,7 +197,9 @@ HUGE = {
     "gif": lambda: b"GIF89a" + struct.pack("<HH", 30000, 30000) + bytes(99),
 }
 CHEAP = {
-    "png with a text of 300 MB": lambda: large_png(64, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(3 * 10**8), 9))),
+    "png with a text of 300 MB": lambda: image_files.large_png(
+        64, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(3 * 10**8), 9))
+    ),
     "gif of 100 frames": lambda: frames("GIF"),
     "tiff of 100 pages": lambda: frames("TIFF"),
     "webp of 100 frames": lambda: frames("WEBP"),

@@ -37,9 +37,7 @@ def size(data: bytes) -> Size | None:
     kinds = dict(_item_kinds(meta[b"iinf"]))
     if not {b"grid", b"iovl", b"iden"}.isdisjoint(kinds.values()):
         return None
-    sizes: list[Size | None] = [
-        struct.unpack_from(">II", meta[b"iprp"], found.end()) for found in re.finditer(rb"ispe\0{4}", meta[b"iprp"])
-    ]
+    sizes: list[Size | None] = list(_extents(meta[b"iprp"]))
     for item, content in _items(data, meta[b"iloc"]):
         if kinds.get(item) == b"av01":
             sizes += [None] if content is None else _sequence_sizes(content)
@@ -91,6 +89,13 @@ def _meta(data: bytes) -> dict[bytes, bytes]:
         if kind == b"meta":
             return dict(boxes(content[4:]))
     raise ValueError("there is no meta box")
+
+
+def _extents(properties: bytes) -> Iterator[Size]:
+    """The sizes among the properties of all items (ISO/IEC 23008-12, 6.5.3); decoders pass over the box's flags."""
+    for kind, container in boxes(properties):
+        if kind == b"ipco":
+            yield from (struct.unpack_from(">II", box, 4) for name, box in boxes(container) if name == b"ispe")
 
 
 def _item_kinds(information: bytes) -> Iterator[tuple[int, bytes]]:

@@ -22,6 +22,10 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker but for those inside of a scan's data: 0 is a stuffed byte, D0 to D7 restart the decoder."""
 _MAX_SEGMENTS = 4096
 """Of a JPEG file; 64 MB of colour profiles and thumbnails would be 1000."""
+_TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+"""Field type -> layout, of all that libtiff takes for a size."""
+_RADIANCE_LINE = 127
+"""Bytes that OpenCV reads of a line."""
 
 
 def size(data: bytes) -> Size | None:
@@ -124,7 +128,7 @@ def tiff_tags(data: bytes, wanted: Collection[int]) -> dict[int, int]:
     """Integers of the first directory of TIFF 6.0, BigTIFF or EXIF data, the largest one of a tag that comes twice.
 
     Raises:
-        struct.error: the data ends before the directory, or inside.
+        struct.error: the data ends before the directory, or inside, or a value has more bytes than its entry holds.
     """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
@@ -136,21 +140,29 @@ def tiff_tags(data: bytes, wanted: Collection[int]) -> dict[int, int]:
     values: dict[int, int] = {}
     for entry in range(start, start + step * min(count, 65535), step):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in wanted and kind in (3, 4, 16):
-            (value,) = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], data, entry + at)
+        if tag in wanted and kind in _TIFF_INTEGERS:
+            layout = order + _TIFF_INTEGERS[kind]
+            if struct.calcsize(layout) > step - at:
+                raise struct.error("the value lies elsewhere")
+            (value,) = struct.unpack_from(layout, data, entry + at)
             values[tag] = max(values.get(tag, 0), value)
     return values
 
 
 def _pnm(data: bytes) -> Size | None:
-    """PBM, PGM and PPM: the first two numbers after the magic, comments aside."""
-    header = re.sub(rb"#[^\r\n]*", b" ", data[2:_MAX_TEXT_HEADER])
+    """PBM, PGM and PPM: the first two numbers after the magic, comments aside.
+
+    Right after a number no comment begins: OpenCV passes over one byte there, whatever it is.
+    """
+    header = re.sub(rb"(?<=\s)#[^\r\n]*", b" ", data[2:_MAX_TEXT_HEADER])
     found = re.match(rb"\s+(\d+)\s+(\d+)\s", header)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def _pam(data: bytes) -> Size | None:
-    header = data[:_MAX_TEXT_HEADER].partition(b"ENDHDR")[0]
+    header, end, _ = re.sub(rb"\n#[^\n]*", b"", data[:_MAX_TEXT_HEADER]).partition(b"\nENDHDR")
+    if not end:
+        return None
     width, height = (
         max(map(int, re.findall(name + rb"\s+(\d+)", header)), default=0) for name in (b"WIDTH", b"HEIGHT")
     )
@@ -158,12 +170,10 @@ def _pam(data: bytes) -> Size | None:
 
 
 def _radiance(data: bytes) -> Size | None:
-    sizes = [(int(x), int(y)) for y, x in re.findall(rb"\n-Y (\d+) \+X (\d+)\s", data[:_MAX_TEXT_HEADER])]
-    return max(sizes, key=_area, default=None)
-
-
-def _area(extent: Size) -> int:
-    return extent[0] * extent[1]
+    """What the line after the first empty one says; spaces, and a plus before a number, are as for C's sscanf."""
+    begin = data.index(b"\n\n", 0, _MAX_TEXT_HEADER) + 2
+    found = re.match(rb"-Y\s*\+?(\d+)\s*\+X\s*\+?(\d+)", data[begin : begin + _RADIANCE_LINE])
+    return (int(found[2]), int(found[1])) if found else None
 
 
 _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] = tuple(

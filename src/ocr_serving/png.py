@@ -50,6 +50,8 @@ def _kept_chunks(data: bytes) -> Iterator[tuple[bytes, Buffer]]:
         position += 12 + length
         if position > len(data):
             raise BadInput("The PNG file is cut short.")
+        if (kind == b"IHDR") != (start == len(SIGNATURE)):  # where image_header reads the size
+            raise BadInput("The PNG file is damaged: its header, IHDR, must come first, and once.")
         if kind[:1] < b"a" or kind in _KEPT:
             if zlib.crc32(view[start + 4 : position - 4]) != int.from_bytes(data[position - 4 : position], "big"):
                 raise BadInput("The PNG file is damaged: its data does not fit the checksums in it.")

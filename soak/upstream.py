@@ -15,7 +15,7 @@ from ocr_serving.model_dir import DET_LOGITS
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.server.listener import ModelServer
 from ocr_serving.server.service import ModelService, ServedModel
-from ocr_serving.web.upstream import DET_FEEDS, DET_FETCHES
+from ocr_serving.web.model_servers import DET_FEEDS, DET_FETCHES
 from soak import client
 from soak.scenario import SAMPLE, SAMPLE_TEXT, Context, Finding, Scenario, seconds_until
 

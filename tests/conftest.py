@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,34 +52,17 @@ def ocr_web(models: Path, det_server: ServerProcess) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def det_web(models: Path) -> Iterator[ServerProcess]:
-    with server_process.running(*server_process.web("det_web"), cwd=models) as server:
-        yield server
+def _web(name: str) -> Callable[[Path], Iterator[ServerProcess]]:
+    @pytest.fixture(scope="session", name=name)
+    def run(models: Path) -> Iterator[ServerProcess]:
+        with server_process.running(*server_process.web(name), cwd=models) as server:
+            yield server
+
+    return run
 
 
-@pytest.fixture(scope="session")
-def rec_web(models: Path) -> Iterator[ServerProcess]:
-    with server_process.running(*server_process.web("rec_web"), cwd=models) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def ocr_debugger(models: Path) -> Iterator[ServerProcess]:
-    with server_process.running(*server_process.web("ocr_debugger"), cwd=models) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def det_debugger(models: Path) -> Iterator[ServerProcess]:
-    with server_process.running(*server_process.web("det_debugger"), cwd=models) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rec_debugger(models: Path) -> Iterator[ServerProcess]:
-    with server_process.running(*server_process.web("rec_debugger"), cwd=models) as server:
-        yield server
+det_web, rec_web = _web("det_web"), _web("rec_web")
+ocr_debugger, det_debugger, rec_debugger = _web("ocr_debugger"), _web("det_debugger"), _web("rec_debugger")
 
 
 @pytest.fixture

@@ -15,6 +15,10 @@ def result(server, body):
     return answer.json()["result"]
 
 
+def without_spaces(texts):
+    return ["".join(text.split()) for text in texts]
+
+
 def assert_error(answer, status, code):
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code

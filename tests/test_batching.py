@@ -96,6 +96,17 @@ def test_no_run_has_more_rows_than_allowed(engine):
     assert sum(engine.rows) == 13
 
 
+def test_a_large_request_to_a_model_that_sums_up_is_not_cut():
+    class Mean:
+        def predict(self, feed, fetch=(), deadline=None):
+            return {"mean": feed["x"].mean(axis=0, keepdims=bool(fetch))}
+
+    predictor = BatchingPredictor(Mean(), 1, 4)
+    for fetch in ((), ("mean",)):
+        mean = predictor.predict({"x": np.arange(10.0)[:, None]}, fetch)["mean"]
+        assert mean.ravel().tolist() == [4.5]
+
+
 def test_one_bad_request_fails_alone(engine):
     callers = Callers(engine)
     calls = [callers.call([[value]]) for value in (1, BAD, 2)]

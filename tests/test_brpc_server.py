@@ -277,7 +277,7 @@ def test_stopping_answers_what_was_accepted_and_refuses_the_rest(doubler):
         drained = []
         stopper = threading.Thread(target=lambda: drained.append(server.stop(30)))
         stopper.start()
-        wait_until(lambda: server._workers._draining)
+        wait_until(lambda: server._workers.draining)
         client.sendall(request(2, 5))
         refused = read_frame(client)
         assert (refused.meta.correlation_id, refused.meta.response.error_code) == (2, 2003)

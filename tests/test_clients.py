@@ -112,6 +112,47 @@ def test_no_server_is_said_with_the_command_that_starts_one():
         assert done.stderr == f"No server answers at {url}. Start one with: python3 {client}_web_server.py cpu\n"
 
 
+def test_a_server_elsewhere_cannot_be_started_from_here():
+    url = "http://nowhere.invalid/ocr/prediction"
+    done = run("ocr", "--url", url)
+    assert done.returncode == 1
+    assert done.stderr == f"No server answers at {url}.\n"
+
+
+def test_a_certificate_that_is_not_trusted_is_said(ocr_debugger):
+    """Here there is none at all."""
+    done = run("ocr", "imgs/sign.jpg", "--url", ocr_debugger.url.replace("http:", "https:"))
+    assert done.returncode == 2
+    assert "is not trusted" in done.stderr
+    assert "REQUESTS_CA_BUNDLE" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_folder_holds_besides_images_is_said(ocr_debugger, tmp_path):
+    shutil.copy(ROOT / "rec_img/line_1.png", tmp_path / "IMG_1.PNG")
+    for name in ("IMG_2.HEIC", "IMG_3.HEIC", "scan.pdf", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    done = run("ocr", tmp_path, "--url", ocr_debugger.url)
+    assert done.returncode == 0
+    assert [found["res"] for found in answers(done)] == [["欢迎光临"]]
+    assert done.stderr == f"{tmp_path}: left out 3 files (.HEIC, .pdf).\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_said(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    code = "import sys; from ocr_serving.web_client import main; sys.exit(main('ocr', sys.argv[1:]))"
+    for path in (locked, locked / "a.png"):
+        done = subprocess.run(
+            [*nobody, sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr == f"{path} cannot be read: Permission denied.\n"
+
+
 def test_what_is_not_our_service_is_said(det_debugger):
     done = run("ocr", "--url", det_debugger.url.replace("/ocr/", "/other/"))
     assert done.returncode == 2
@@ -246,6 +287,9 @@ def test_a_key_is_sent(locked):
     assert "An API key is asked for" in done.stderr
     assert "--key" in done.stderr
     assert done.stderr.count("\n") == 1
+    done = run("rec", *arguments, "--key", "another key of 20 letters")
+    assert done.returncode == 2
+    assert done.stderr.startswith("This API key is not known here")
 
 
 @pytest.fixture
@@ -281,7 +325,10 @@ def test_make_serve_says_what_to_type(keys, quickstart):
     ("arguments", "message"),
     [
         (["missing.png"], "missing.png does not exist."),
-        (["empty"], "Folder empty holds no image."),
+        (["empty"], "Folder empty holds no image; what counts as one: .png, .jpg,"),
+        (["a" * 300], "cannot be read: File name too long."),
+        (["--key", "a\nb", "."], "The API key holds a line break"),
+        (["--url", "http://a..b/", "."], "is no URL of a web service"),
         ([], "imgs does not exist."),
         (["--url", "nowhere", "."], "nowhere is no URL of a web service"),
         (["--out", "file", "."], "Folder file cannot be made"),

@@ -274,6 +274,19 @@ class TestWebService:
         answer = in_process(Teapot(), small_det).post(DEFAULT, json={"feed": [], "fetch": []})
         assert (answer.status_code, answer.get_json()) == (418, {"result": "short and stout"})
 
+    def test_a_result_that_is_no_json_is_the_services_fault(self, small_det, caplog):
+        class Returns(WebService):
+            def preprocess(self, feed=(), fetch=()):
+                return [], fetch, True
+
+            def postprocess(self, feed=(), fetch=(), fetch_map=None):
+                return {"y": np.zeros(3)}
+
+        answer = in_process(Returns(), small_det).post(DEFAULT, json={"feed": [{}], "fetch": []})
+        assert answer.status_code == 500
+        assert answer.get_json()["error"]["code"] == "INTERNAL"
+        assert "Object of type ndarray is not JSON serializable" in caplog.text
+
     def test_a_name_in_chinese_passes_the_gate(self, small_det):
         service = WebService("识别")
         client = in_process(service, small_det)

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 
 from ocr_serving import draw
-from ocr_serving.geometry import crop
+from ocr_serving.compat.box_ops import GetRotateCropImage
+
+crop = GetRotateCropImage()
 
 
 def blank(width: int = 200, height: int = 200) -> np.ndarray:

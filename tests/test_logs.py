@@ -88,10 +88,9 @@ def test_a_reader_that_stopped_costs_lines_and_not_time(logger, monkeypatch):
     logger.addHandler(handler)
     for i in range(50):
         logger.info("line %d", i)
-    assert 39 <= handler.dropped <= 40, "ten wait, and one is being written"
     stream.release.set()
     handler.flush()
-    assert stream.getvalue().count("line") == 50 - handler.dropped
+    assert 10 <= stream.getvalue().count("line") <= 11, "ten wait, and one is being written"
 
 
 class Full(io.StringIO):
@@ -108,4 +107,3 @@ def test_a_stream_that_takes_nothing_is_borne(logger, stream):
     for _ in range(3):
         logger.info("line")
     wait_until(lambda: not handler._lines.unfinished_tasks)
-    assert handler.dropped == (3 if stream else 0)

@@ -8,6 +8,7 @@ import pytest
 import requests
 import tritonclient.grpc
 import tritonclient.http
+from http_peers import get
 from rpc_peers import remote, serving, wait_until
 from tritonclient.utils import InferenceServerException
 
@@ -42,10 +43,6 @@ def tensor(triton, array, datatype="FP32", name="image", **options):
 
 def post(server, body, path=INFER, **headers):
     return requests.post(f"http://{server.address}{path}", data=body, headers=headers, timeout=30)
-
-
-def get(server, path):
-    return requests.get(f"http://{server.address}{path}", timeout=30)
 
 
 class TestTritonClients:

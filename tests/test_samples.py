@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import zoo_models
+from ocr_requests import without_spaces
 from server_process import ROOT
 
 from ocr_serving import samples
@@ -27,10 +28,6 @@ def recognizer():
 @pytest.fixture(scope="module")
 def detector():
     return Detector(zoo_models.predictor("ocr_det"), Settings())
-
-
-def without_spaces(texts):
-    return ["".join(text.split()) for text in texts]
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -81,26 +81,26 @@ def test_serves_comes_back_when_killed_and_leaves_nothing(det):
         assert server.endpoint == f"127.0.0.1:{port}"
         with client_of(det, server.endpoint) as client:
             expected = predict(client)
-            killed = server.pid
+            killed = server._child.process.pid
             os.kill(killed, signal.SIGKILL)
             np.testing.assert_array_equal(predict(client), expected)  # at once: the port never closed
             assert server.restarts == 1
-            assert server.pid != killed
+            assert server._child.process.pid != killed
             server.check()
-        last = server.pid
+        last = server._child.process.pid
     assert not alive(last)
     wait_until(lambda: refuses(port))
 
 
 def test_a_request_under_way_when_the_child_is_killed_is_answered_by_the_next_one(det):
     with running(det, server_process.free_port()) as server, client_of(det, server.endpoint) as client:
-        os.kill(server.pid, signal.SIGSTOP)
+        os.kill(server._child.process.pid, signal.SIGSTOP)
         answers = []
         caller = threading.Thread(target=lambda: answers.append(predict(client)))
         caller.start()
         caller.join(0.3)
         assert caller.is_alive()
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(server._child.process.pid, signal.SIGKILL)
         caller.join(60)
         assert len(answers) == 1
 
@@ -125,7 +125,7 @@ def test_the_child_does_not_outlive_its_owner(det, how):
     code = (
         "import sys, time; from ocr_serving.settings import Settings; from ocr_serving.supervisor import *\n"
         f"server = ModelServerProcess({str(det)!r}, Settings(worker_port={server_process.free_port()}))\n"
-        "server.start(); print(server.pid, flush=True); time.sleep(600)"
+        "server.start(); print(server._child.process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
         child = int(owner.stdout.readline())
@@ -137,13 +137,13 @@ def test_the_child_does_not_outlive_its_owner(det, how):
 def test_ctrl_c_in_the_terminal_is_left_to_the_owner(det):
     """The terminal sends SIGINT to a whole process group; a child in it would end and be started again."""
     with running(det, server_process.free_port()) as server:
-        assert os.getpgid(server.pid) != os.getpgid(0)
+        assert os.getpgid(server._child.process.pid) != os.getpgid(0)
 
 
 def test_the_child_knows_no_api_key(tiny):
     """It has no use for them, and its environment can be read for as long as it lives."""
     with running(tiny, server_process.free_port(), api_keys=("a-secret-key",)) as server:
-        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{server._child.process.pid}/environ").read_bytes()
     assert b"OCR_WORKER_PORT=" in environment
     assert b"a-secret-key" not in environment
 
@@ -151,16 +151,16 @@ def test_the_child_knows_no_api_key(tiny):
 def test_a_child_that_hangs_is_killed(tiny, monkeypatch):
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.3)
     with running(tiny, server_process.free_port()) as server:
-        os.kill(server.pid, signal.SIGSTOP)
+        os.kill(server._child.process.pid, signal.SIGSTOP)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
         try:
             stopper.join(20)
             assert not stopper.is_alive()
-            assert not alive(server.pid)
+            assert not alive(server._child.process.pid)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(server.pid, signal.SIGCONT)  # else the next stop() would hang, too
+                os.kill(server._child.process.pid, signal.SIGCONT)  # else the next stop() would hang, too
 
 
 def test_what_the_child_cannot_start_with_is_said_to_the_owner(det, tmp_path):
@@ -174,8 +174,8 @@ def test_what_the_child_cannot_start_with_is_said_to_the_owner(det, tmp_path):
 
 def kill_twice(server: ModelServerProcess) -> None:
     for restarts in (1, 2):
-        wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server.pid))
-        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda before=restarts: server.restarts == before - 1 and alive(server._child.process.pid))
+        os.kill(server._child.process.pid, signal.SIGKILL)
         wait_until(lambda before=restarts: server.restarts == before)
 
 
@@ -213,7 +213,7 @@ def test_a_death_now_and_then_is_no_crash_loop(tiny, monkeypatch):
     monkeypatch.setattr(supervisor, "LOOP_FAILURES", 2)
     with running(tiny, server_process.free_port()) as server, client_of(tiny, server.endpoint) as client:
         for restarts in (1, 2):
-            os.kill(server.pid, signal.SIGKILL)
+            os.kill(server._child.process.pid, signal.SIGKILL)
             assert client.predict({"x": np.ones((1, tiny_model.SIZE), np.float32)})["y"][0, 0] == 2
             assert server.restarts == restarts
             server.check()

@@ -234,7 +234,6 @@ def test_a_model_is_freed_with_its_last_reference():
     gone = weakref.ref(engine)
     gc.disable()
     try:
-        engine.close()
         del engine
         assert gone() is None
     finally:

@@ -5,6 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import zoo_models
+from ocr_requests import without_spaces
 from PIL.Image import Resampling
 
 from ocr_serving import samples, upside_down
@@ -30,10 +31,6 @@ def pipeline():
     rec = zoo_models.predictor("ocr_rec")
     recognizer = Counting(rec, rec.model.characters, rec.model.image_height, Settings())
     return Pipeline(Detector(zoo_models.predictor("ocr_det"), Settings()), recognizer, Settings().rec_min_score)
-
-
-def without_spaces(texts):
-    return ["".join(text.split()) for text in texts]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -8,11 +8,10 @@ import re
 import socket
 import threading
 
-import cv2
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from web_stub import png
 
 from ocr_serving import endpoint
 from ocr_serving.errors import UpstreamUnavailable
@@ -21,11 +20,6 @@ from ocr_serving.web import serving
 from ocr_serving.web.app import create_app
 
 ROUTE = "/ocr/prediction"
-
-
-def png(width: int, height: int) -> bytes:
-    _, data = cv2.imencode(".png", np.full((height, width, 3), 255, np.uint8))
-    return bytes(data)
 
 
 def b64(data: bytes) -> str:

@@ -275,7 +275,7 @@ def test_no_room_is_told_before_the_body_is_asked_for():
     parser.received(POST + b"Expect: 100-continue\r\n" + LENGTH + b"\r\n")
     assert parser.completed
     assert not parser.expect_continue
-    assert parser.error.error.message == "full"
+    assert str(parser.error.error) == "full"
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,8 @@ def test_a_member_with_other_content_is_refused(offline: Toy) -> None:
 def test_offline_the_error_says_which_file_to_put_where(offline: Toy) -> None:
     with pytest.raises(ConfigError) as raised:
         offline.fetch()
-    assert f"put {offline.wheel.name} (1 MB) into the folder {offline.cache}" in raised.value.message
-    assert "404" in raised.value.message
+    assert f"put {offline.wheel.name} (1 MB) into the folder {offline.cache}" in str(raised.value)
+    assert "404" in str(raised.value)
     assert not (offline.cache / "toy_rec_model").exists()
 
 

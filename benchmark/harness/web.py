@@ -128,7 +128,7 @@ class ChainedClient:
         try:
             answer = self._client.predict(feed={"x": body.decode("ascii")}, fetch=["res"], batch=True)
         except OcrServingError as error:
-            raise Refused(error.status, error.message.encode()) from error
+            raise Refused(error.status, str(error).encode()) from error
         return Answer(answer["res"].tolist(), time.perf_counter() - begin, 0.0, {})
 
     def close(self) -> None:

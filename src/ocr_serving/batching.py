@@ -68,6 +68,8 @@ class BatchingPredictor(Predictor):
         answers = _answers(tasks, deadline)
         if len(answers) == 1:
             return answers[0]
+        if not all(_has_rows(answer, task.rows) for answer, task in zip(answers, tasks, strict=True)):
+            return self._predictor.predict(feed, fetch, deadline)  # a sum or the like, which pieces cannot make up
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def close(self) -> None:
@@ -122,14 +124,18 @@ class BatchingPredictor(Predictor):
         deadlines = [task.deadline for task in batch]
         last = None if None in deadlines else max((d for d in deadlines if d is not None), key=lambda d: d.at)
         outputs = self._predictor.predict(feed, first.fetch, last)
-        total = sum(task.rows for task in batch)
-        if any(not array.ndim or len(array) != total for array in outputs.values()):
+        if not _has_rows(outputs, sum(task.rows for task in batch)):
             raise EngineFailed("The model's outputs do not have a row for each row of its inputs.")
         ends = np.cumsum([task.rows for task in batch]).tolist()
         return [
             {name: array[end - task.rows : end] for name, array in outputs.items()}
             for task, end in zip(batch, ends, strict=True)
         ]
+
+
+def _has_rows(outputs: Arrays, rows: int) -> bool:
+    """Whether each array has one row for each of so many."""
+    return all(array.ndim and len(array) == rows for array in outputs.values())
 
 
 def _answers(tasks: Sequence[_Task], deadline: Deadline | None) -> list[Arrays]:

@@ -23,11 +23,6 @@ class OcrServingError(Exception):
     retryable: ClassVar[bool] = False
     retry_after: int = 1
 
-    @property
-    def message(self) -> str:
-        """The sentence for the user."""
-        return str(self)
-
 
 class BadInput(OcrServingError):
     """The caller sent something that no service could answer."""

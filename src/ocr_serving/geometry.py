@@ -78,11 +78,6 @@ def is_column(width: Any, height: Any) -> Any:
     return height >= ROTATE_RATIO * width
 
 
-def crop(image: Image, quad: NDArray[np.float32]) -> Image:
-    """The upright picture of one quad, float32 (4, 2): see crops()."""
-    return crops(image, quad[None])[0]
-
-
 def crops(image: Image, quads: Quads, least_height: int = 1) -> list[Image]:
     """The upright pictures of quads: uint8 (h, w, 3), turned a quarter counter-clockwise where high and narrow.
 

@@ -70,15 +70,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class BackgroundHandler(logging.Handler):
-    """Writes on a thread of its own: a full pipe or disk costs lines, never requests.
-
-    Attributes:
-        dropped: lines that found LINES others waiting.
-    """
+    """Writes on a thread of its own: a full pipe or disk costs lines, never requests."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
-        self.dropped = 0
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(LINES)
         threading.Thread(target=self._write, name="log", daemon=True).start()
@@ -86,9 +81,8 @@ class BackgroundHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         try:
-            self._lines.put_nowait(self.format(record))
-        except queue.Full:
-            self.dropped += 1
+            with suppress(queue.Full):
+                self._lines.put_nowait(self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -108,9 +102,8 @@ class BackgroundHandler(logging.Handler):
         while (line := self._lines.get()) is not None:
             try:
                 if self._stream is not None:
-                    self._stream.write(f"{line}\n")
-                    self._stream.flush()
-            except (OSError, ValueError):  # no reader, no room, closed: there is nowhere to say so
-                self.dropped += 1
+                    with suppress(OSError, ValueError):  # no reader, no room, closed: there is nowhere to say so
+                        self._stream.write(f"{line}\n")
+                        self._stream.flush()
             finally:
                 self._lines.task_done()

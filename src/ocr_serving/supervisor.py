@@ -71,13 +71,6 @@ class ModelServerProcess:
         """Where the server listens, "host:port"; the same for as long as this object lives."""
         return f"{HOST}:{self._port}"
 
-    @property
-    def pid(self) -> int:
-        """Process id of the child, alive or just dead."""
-        if self._child is None:
-            raise RuntimeError("start() has not been called")
-        return self._child.process.pid
-
     def start(self) -> str:
         """Start the server and wait until it answers; returns the endpoint.
 

@@ -11,15 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import requests
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from tqdm import tqdm
+from urllib3.exceptions import LocationParseError
 
 from ocr_serving import command_line, draw, endpoint, image
-from ocr_serving.errors import BadUpstream, ConfigError, OcrServingError, Unauthenticated, UpstreamUnavailable
-from ocr_serving.settings import Settings
+from ocr_serving.errors import (
+    BadUpstream,
+    ConfigError,
+    DeadlineExceeded,
+    OcrServingError,
+    Unauthenticated,
+    UpstreamUnavailable,
+)
 
 URL = "http://127.0.0.1:9292/ocr/prediction"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".jp2", ".avif")
@@ -85,14 +94,24 @@ class WebClient:
 
         Raises:
             UpstreamUnavailable: no server answers.
-            ConfigError: the URL has another path than the service.
+            ConfigError: the URL has another path than the service, its certificate is not trusted, or the key is none.
             Unauthenticated: it asks for a key, or for another one.
+            DeadlineExceeded: the answer took too long.
             OcrServingError: the server refused or failed; the message is its own.
             BadUpstream: the answer is not a web service's, or cut off.
         """
         body = {"feed": [{"x": base64.b64encode(file).decode("ascii")} for file in files], "fetch": list(fetch)}
         try:
             reply = self._session.post(self._url, json=body, timeout=_PATIENCE, proxies=self._proxies)
+        except requests.exceptions.SSLError as error:
+            raise ConfigError(
+                f"The certificate of {self._url} is not trusted, or it speaks no TLS. Where the certificate is of your "
+                "own making, name it, or that of its CA, in REQUESTS_CA_BUNDLE."
+            ) from error
+        except requests.ReadTimeout as error:
+            raise DeadlineExceeded(f"{self._url} did not answer within {_PATIENCE:.0f} s.") from error
+        except requests.exceptions.InvalidHeader as error:
+            raise ConfigError("The API key holds a line break, so it is none.") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             raise UpstreamUnavailable(f"No server answers at {self._url}.") from error
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
@@ -127,14 +146,15 @@ def main(kind: str, argv: Sequence[str] | None = None) -> int:
             _check_pictures(files, args.out)
         output = Output(args.text, len(files) > 1, args.out)
         return _send_all(WebClient(args.url, key=args.key), files, this, output)
-    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
+    except (InvalidURL, InvalidSchema, MissingSchema, LocationParseError):
         return _fail(f"{args.url} is no URL of a web service; one looks like {URL}", 2)
     except ConfigError as error:
         return _fail(str(error), 2)
     except Unauthenticated as error:
-        return _fail(f"{error} Here: --key KEY.", 2)
+        return _fail(str(error) if args.key else f"{error} Here: --key KEY.", 2)
     except UpstreamUnavailable as error:
-        return _fail(f"{error} Start one with: python3 {this.server} cpu", 1)
+        is_here = endpoint.is_loopback(urlsplit(args.url).hostname or "")
+        return _fail(f"{error} Start one with: python3 {this.server} cpu" if is_here else str(error), 1)
     except BrokenPipeError:  # who reads the answers has enough of them
         command_line.drop_output()
         return 1
@@ -146,20 +166,41 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """The files named, and the images in the folders named, sorted by name.
 
     Raises:
-        ConfigError: a path does not exist, or a folder holds no image.
+        ConfigError: a path does not exist or cannot be read, or a folder holds no image.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not found:
-                raise ConfigError(f"Folder {path} holds no image.")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ConfigError(f"{path} does not exist.")
+        try:
+            if path.is_dir():
+                files += _images_in(path)
+            elif path.is_file():
+                files.append(path)
+            else:
+                raise ConfigError(f"{path} does not exist.")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     return files
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by name; on stderr, how many other files it has, of which some may be images too.
+
+    Raises:
+        ConfigError: it holds no image.
+    """
+    seen = sorted(folder.iterdir())
+    images = [file for file in seen if file.suffix.lower() in SUFFIXES]
+    if not images:
+        raise ConfigError(f"Folder {folder} holds no image; what counts as one: {', '.join(SUFFIXES)}.")
+    others = [
+        file
+        for file in seen
+        if file.suffix.lower() not in SUFFIXES and file.is_file() and not file.name.startswith(".")
+    ]
+    if others:
+        kinds = ", ".join(sorted({file.suffix or file.name for file in others}))
+        sys.stderr.write(f"{folder}: left out {len(others)} files ({kinds}).\n")
+    return images
 
 
 def _send_all(client: WebClient, files: list[Path], kind: Kind, output: Output) -> int:
@@ -176,7 +217,7 @@ def _send_all(client: WebClient, files: list[Path], kind: Kind, output: Output) 
             except (UpstreamUnavailable, Unauthenticated, ConfigError):
                 raise
             except OcrServingError as error:
-                _say_refused([file for file, _ in contents], error.message)
+                _say_refused([file for file, _ in contents], str(error))
                 status = 1
             bar.update(len(group))
     return status
@@ -241,7 +282,7 @@ def _save_pictures(result: Any, contents: Sequence[tuple[Path, bytes]], failed: 
     for index, (file, content) in enumerate(contents):
         if index in failed:
             continue
-        picture = image.decode(content, Settings().max_pixels)
+        picture = image.decode(content, sys.maxsize)  # the server has read it
         if "dt_boxes" in result:
             quads = np.array(result["dt_boxes"], np.float32).reshape(-1, 4, 2)
             picture = draw.page(picture, quads, result.get("res", [""] * len(quads)))

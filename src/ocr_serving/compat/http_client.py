@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from requests.adapters import HTTPAdapter
 
 from ocr_serving import endpoint
-from ocr_serving.compat import http_feeds
+from ocr_serving.compat import feeds, http_feeds
 from ocr_serving.compat.client_config import ConfiguredClient, encryption_refused
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import (
@@ -216,7 +216,7 @@ class HttpClient(ConfiguredClient):
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()
         mapping = http_feeds.as_mapping(feed, config.feeds)
-        return http_feeds.tensors(mapping, config.feeds, batch), config.known_fetches(fetch)
+        return feeds.tensors(mapping, config.feeds, batch, http_feeds.as_array), config.known_fetches(fetch)
 
     def _attempt(self, call: Callable[[], Any]) -> Any:
         try:

@@ -12,7 +12,6 @@ from ocr_serving.compat.feeds import BadCall
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Array
 from ocr_serving.wire import tensor
-from ocr_serving.wire.tensor import Tensor
 
 
 def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
@@ -28,12 +27,7 @@ def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
     return feeds.as_mapping(feed, variables)
 
 
-def tensors(feed: Mapping[str, Any], variables: Sequence[Variable], batch: bool) -> list[Tensor]:
-    """The feed as what is sent: see feeds.tensors."""
-    return feeds.tensors(feed, variables, batch, _as_array)
-
-
-def _as_array(value: Any, variable: Variable, batch: bool) -> Array:
+def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     """An array as feeds.as_array makes it; a list fills [1 or its length] + the declared shape, one value that shape.
 
     Raises:

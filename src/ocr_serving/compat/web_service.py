@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from flask import Request, request
-from flask.typing import ResponseReturnValue
 
 from ocr_serving import command_line, endpoint, logs, model_dir, settings
 from ocr_serving.compat import numpy_bytes
@@ -266,7 +265,8 @@ class WebService:
         self._reads_text = bool(model_dir.load(self._models[0]).characters)
         chosen = self._prepared()
         document = openapi.document(self._path, FORM, {}, chosen)
-        self._app = app.app_of_path(self._path, self._answer, chosen, document, Metrics(), self._backends())
+        view = partial(self.get_prediction, request)  # whichever is the current one
+        self._app = app.app_of_path(self._path, view, chosen, document, Metrics(), self._backends())
 
     def _backends(self) -> list[Backend]:
         """The model server started for this service, if one was; what its model takes, only the hooks know."""
@@ -275,10 +275,6 @@ class WebService:
             return []
         name = Path(self._models[0]).name
         return [Backend("model", name, server.engine, server.precision, lambda deadline: server.check(), server)]
-
-    def _answer(self) -> ResponseReturnValue:
-        answer: ResponseReturnValue = self.get_prediction(request)
-        return answer
 
 
 def _parse(limit: int) -> tuple[Any, Any]:

@@ -41,7 +41,8 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """A model loaded and ready to run. Thread-safe: a run waits for a free session until its deadline.
+    """A model loaded and ready to run, freed with its last reference. Thread-safe: a run waits for a free session until
+    its deadline.
 
     Attributes:
         name, precision: what it is and computes in.
@@ -70,10 +71,6 @@ class Engine(Protocol):
             EngineFailed: the engine refused the arrays or broke.
             DeadlineExceeded: no session came free in time.
         """
-        ...
-
-    def close(self) -> None:
-        """Free the model."""
         ...
 
 

@@ -73,9 +73,6 @@ class OnnxRuntimeEngine:
         for i in range(len(next(iter(arrays.values())))):
             yield {name: array[i : i + 1] for name, array in arrays.items()}
 
-    def close(self) -> None:
-        """See engine.base.Engine.close; a session is freed with its last reference."""
-
     @staticmethod
     def _load(model: ModelDir, options: EngineOptions) -> tuple[str, str | bytes]:
         """The precision, and what ONNX Runtime loads: a path or a model.

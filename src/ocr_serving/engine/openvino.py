@@ -121,10 +121,6 @@ class OpenVINOEngine:
         names = self._model.derived if derived else self.outputs
         return pick(self._model, dict(zip(names, found, strict=True)), fetch)
 
-    def close(self) -> None:
-        """See engine.base.Engine.close."""
-        self._forms.clear()
-
     def _forget(self, form: tuple[bool, bool], pool: SessionPool[_Session]) -> None:
         """Compile a form anew before its next run.
 

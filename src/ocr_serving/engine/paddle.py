@@ -58,9 +58,6 @@ class PaddleEngine:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         return pick(self._model, found, fetch)
 
-    def close(self) -> None:
-        """See engine.base.Engine.close; Paddle frees a predictor with its last reference."""
-
     def _configure(self, config: Any, inference: Any, options: EngineOptions) -> str:
         """Set device, threads and precision; returns the precision in use."""
         wanted = "f32" if options.precision == "auto" else options.precision

@@ -65,9 +65,6 @@ class TorchEngine:
                 raise EngineFailed("The engine refused this input: its shape does not fit the model.") from error
         return pick(self._model, {name: out.numpy()[:rows] for name, out in zip(names, found, strict=True)}, fetch)
 
-    def close(self) -> None:
-        """See engine.base.Engine.close; a model is freed with its last reference."""
-
     def _try_out(self) -> None:
         """Read a blank image, where images are read, so that what cannot run is no surprise for the first request.
 

@@ -86,8 +86,7 @@ class LocalPredictor(Predictor):
             self.predict({alias: np.zeros(shape, dtype) for alias, (shape, dtype) in inputs.items()}, fetch)
 
     def close(self) -> None:
-        """See predictor.base.Predictor.close."""
-        self.engine.close()
+        """See predictor.base.Predictor.close; an engine is freed with its last reference."""
 
     def _check_feed(self, feed: Mapping[str, Array]) -> None:
         if set(feed) != set(self._inputs):

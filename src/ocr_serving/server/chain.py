@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,6 @@ class ChainedPredictor(Predictor):
         det_model.require_det()
         height = rec_model.require_rec()
         self._max_pixels = settings.max_pixels
-        self._classes = len(rec_model.characters)
         self._recognizer = Recognizer(rec, rec_model.characters, height, settings)
         self._pipeline = Pipeline(Detector(det, settings), self._recognizer, settings.rec_min_score)
         feed = det_model.feeds[0]
@@ -74,7 +74,7 @@ class ChainedPredictor(Predictor):
             Variable(PAGE_SCORES, PAGE_SCORES, FLOAT32, ()),
         )
         self._makers: Mapping[str, Callable[[Page], Array]] = {
-            self.fetches[0].alias: self._probabilities,
+            self.fetches[0].alias: partial(_probabilities, len(rec_model.characters)),
             CTC_INDEX: lambda page: _padded([line.index for line in page.lines], BLANK, np.int32),
             CTC_SCORE: lambda page: _padded([line.probability for line in page.lines], 1, np.float32),
             PAGE_TEXTS: lambda page: np.array(page.texts, np.str_),
@@ -99,26 +99,27 @@ class ChainedPredictor(Predictor):
         """See predictor.base.Predictor.close."""
         self._recognizer.close()
 
-    def _probabilities(self, page: Page) -> NDArray[np.float32]:
-        """The rec model's output as far as CTC decoding reads it: see the class.
 
-        The model computes no more than that for the texts either, and what decodes from a second run in full could
-        differ: in bf16, two classes are often equally good.
-        """
-        kept = [decisive_steps(line.index) for line in page.lines]
-        steps = max(map(len, kept), default=0)
-        size = len(kept) * steps * self._classes * np.dtype(np.float32).itemsize
-        if size > MAX_BODY - _HEADROOM:
-            raise LimitExceeded(
-                f"The probabilities of all {self._classes} classes for the {len(kept)} lines of this page take {size} "
-                f"bytes, more than an answer may hold; fetch {CTC_INDEX} and {CTC_SCORE}, or {PAGE_TEXTS}."
-            )
-        # The zeros are never written, so the kernel gives them no memory; reading them costs none either.
-        probabilities = np.zeros((len(kept), steps, self._classes), np.float32)
-        for row, line, at in zip(probabilities, page.lines, kept, strict=True):
-            row[np.arange(len(at)), line.index[at]] = line.probability[at]
-            row[len(at) :, BLANK] = 1
-        return probabilities
+def _probabilities(classes: int, page: Page) -> NDArray[np.float32]:
+    """The rec model's output as far as CTC decoding reads it: see ChainedPredictor.
+
+    The model computes no more than that for the texts either, and what decodes from a second run in full could differ:
+    in bf16, two classes are often equally good.
+    """
+    kept = [decisive_steps(line.index) for line in page.lines]
+    steps = max(map(len, kept), default=0)
+    size = len(kept) * steps * classes * np.dtype(np.float32).itemsize
+    if size > MAX_BODY - _HEADROOM:
+        raise LimitExceeded(
+            f"The probabilities of all {classes} classes for the {len(kept)} lines of this page take {size} "
+            f"bytes, more than an answer may hold; fetch {CTC_INDEX} and {CTC_SCORE}, or {PAGE_TEXTS}."
+        )
+    # The zeros are never written, so the kernel gives them no memory; reading them costs none either.
+    probabilities = np.zeros((len(kept), steps, classes), np.float32)
+    for row, line, at in zip(probabilities, page.lines, kept, strict=True):
+        row[np.arange(len(at)), line.index[at]] = line.probability[at]
+        row[len(at) :, BLANK] = 1
+    return probabilities
 
 
 def decisive_steps(index: NDArray[np.integer]) -> NDArray[np.intp]:

@@ -79,7 +79,7 @@ class OipMethods:
 
     def refuse(self, error: OcrServingError) -> tuple[grpc.StatusCode, str]:
         """The status that gRPC's own clients understand, and the sentence."""
-        return _status(error, grpc.StatusCode.NOT_FOUND), error.message
+        return _status(error, grpc.StatusCode.NOT_FOUND), str(error)
 
     def _model_ready(self, request: bytes, *_: object) -> bytes:
         asked = _model_request(request)

@@ -57,7 +57,7 @@ class OipRoute:
 
     def refuse(self, error: OcrServingError) -> HttpAnswer:
         """The protocol's error object."""
-        return _json({"error": error.message}, error.status)
+        return _json({"error": str(error)}, error.status)
 
     def _about_model(self, name: str, version: str, asks_ready: bool) -> HttpAnswer:
         if not asks_ready:

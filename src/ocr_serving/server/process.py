@@ -83,7 +83,7 @@ def serve(prepare: Callable[[], Plan], ready: Callable[[Loaded, str], None]) -> 
         with endpoint.bind(plan.settings.host, plan.settings.port) as listener:
             run(plan, listener, ready)
     except ConfigError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
         pass  # while starting

@@ -45,7 +45,7 @@ def main(model: str, listener_fd: str, control_fd: str) -> int:
         process.run(Plan(workflow, chosen, process.default_threads()), listener, ready)
     except ConfigError as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the owner sends as soon as it has read the line
-        control.sendall(f"{error.message}\n".encode())
+        control.sendall(f"{error}\n".encode())
         return 2
     except KeyboardInterrupt:
         pass  # while starting

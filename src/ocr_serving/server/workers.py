@@ -17,6 +17,7 @@ class Workers:
 
     Attributes:
         room: most jobs at work and in line together.
+        draining: whether new jobs are refused for good.
     """
 
     def __init__(self, threads: int, waiting: int) -> None:
@@ -24,13 +25,8 @@ class Workers:
         self.room = threads + waiting
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="worker")
         self._accepted = 0
-        self._draining = False
+        self.draining = False
         self._changed = threading.Condition()
-
-    @property
-    def draining(self) -> bool:
-        """Whether new jobs are refused for good."""
-        return self._draining
 
     def call(self, job: Callable[[], _Result], has_left: Callable[[], bool]) -> _Result:
         """Run the job on a thread and wait for it; what it raises passes through.
@@ -59,7 +55,7 @@ class Workers:
             ShuttingDown: drain() was called.
         """
         with self._changed:
-            if self._draining:
+            if self.draining:
                 raise ShuttingDown("The server is shutting down.")
             if self._accepted == self.room:
                 raise Overloaded(f"The server has {self.room} unanswered requests, its limit; try again.")
@@ -78,7 +74,7 @@ class Workers:
     def drain(self, seconds: float) -> bool:
         """Take no new job, and wait until the accepted ones are done; returns whether they are."""
         with self._changed:
-            self._draining = True
+            self.draining = True
             return self._changed.wait_for(lambda: self._accepted == 0, seconds)
 
     def _leave(self) -> None:

@@ -33,9 +33,11 @@ class ApiKeys:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
         if self._digests and environ.get("PATH_INFO") not in self._open:
-            number = self._number(environ.get("HTTP_AUTHORIZATION", ""))
+            header = environ.get("HTTP_AUTHORIZATION", "")
+            number = self._number(header)
             if not number:
-                error = Unauthenticated("An API key is asked for: send the header Authorization: Bearer <key>.")
+                what = "This API key is not known here" if header else "An API key is asked for"
+                error = Unauthenticated(f"{what}: send the header Authorization: Bearer <key>.")
                 return errors.to_response(error, exchange.of(environ))(environ, start_response)
             exchange.of(environ).tenant = f"key {number}"
         return self._app(environ, start_response)

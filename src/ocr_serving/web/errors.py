@@ -6,7 +6,7 @@ import json
 import logging
 
 from flask import Flask, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchPath
 from werkzeug.wrappers import Response
 
@@ -40,15 +40,17 @@ def _said(error: Exception) -> tuple[int, str, str, dict[str, str]]:
     if isinstance(error, OcrServingError):
         if error.status >= 500:
             logger.warning("answered %d: %s", error.status, error)
-        return error.status, error.code, error.message, headers_of(error)
+        return error.status, error.code, str(error), headers_of(error)
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(error.valid_methods or ())
         main = ", ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
         message = f"This path takes {main} requests."
         return 405, "METHOD_NOT_ALLOWED", message, {"Allow": ", ".join(allowed)}
-    if isinstance(error, HTTPException):
+    if isinstance(error, HTTPException) and not isinstance(error, InternalServerError):
         return error.code or 500, BadInput.code, error.description or "The request cannot be understood.", {}
-    logger.error("answered 500: unexpected error", exc_info=error)
+    # Flask wraps what happens after the view: an answer that cannot be put into JSON.
+    cause = error.original_exception if isinstance(error, InternalServerError) else None
+    logger.error("answered 500: unexpected error", exc_info=cause or error)
     return 500, OcrServingError.code, "The service failed on this request; the server's log says why.", {}
 
 

@@ -35,7 +35,7 @@ class Refused(Error):  # type: ignore[misc]
     """An error of ours in the place of one of waitress's."""
 
     def __init__(self, error: OcrServingError) -> None:
-        super().__init__(error.message)
+        super().__init__(str(error))
         self.code = error.status
         self.reason = HTTPStatus(error.status).phrase
         self.error = error

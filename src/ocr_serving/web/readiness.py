@@ -46,7 +46,7 @@ def _fault(backend: Backend) -> str:
         backend.check(Deadline.after(CHECK_SECONDS))
     except OcrServingError as error:
         logger.warning("not ready: %s: %s", backend.role, error)
-        return error.message
+        return str(error)
     except Exception:
         logger.exception("not ready: %s", backend.role)
         return "The check failed; the log says why."

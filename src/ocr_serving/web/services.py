@@ -229,7 +229,7 @@ def _only(found: Outputs, outputs: Sequence[str]) -> Outputs:
 
 
 def _fault(error: OcrServingError) -> dict[str, str]:
-    return {"code": error.code, "message": error.message}
+    return {"code": error.code, "message": str(error)}
 
 
 def _boxes(quads: Quads) -> list[Any]:

@@ -182,7 +182,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         begin = time.monotonic()
         error = self._error(self.request.error)
         status = error.status if isinstance(self.request.error, Refused) else self.request.error.code
-        body = errors.body(error.code, error.message)
+        body = errors.body(error.code, str(error))
         identity = request_id.accept(self.request.headers.get("X_REQUEST_ID"))
         self.status = f"{status} {HTTPStatus(status).phrase}"
         self.response_headers += errors.headers_of(error).items()

@@ -20,8 +20,8 @@ from ocr_serving.recognition import Recognizer
 from ocr_serving.settings import Settings
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.metrics import Metrics
+from ocr_serving.web.model_servers import DetServer, OwnServer
 from ocr_serving.web.services import DetService, OcrService, RecService, Service
-from ocr_serving.web.upstream import DetServer, OwnServer
 
 Kind = Literal["ocr", "det", "rec"]
 

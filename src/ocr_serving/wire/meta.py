@@ -56,5 +56,5 @@ def error_text(error: OcrServingError, server: str) -> str:
         error: gives code and sentence; of an EngineFailed, the sentence is the original's for every failed inference.
         server: "ip:port", with which brpc begins every error text.
     """
-    sentence = "InferService inference failed!" if isinstance(error, EngineFailed) else error.message
+    sentence = "InferService inference failed!" if isinstance(error, EngineFailed) else str(error)
     return f"[{server}][E{error.brpc_code}]{sentence}"

@@ -10,7 +10,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.endpoint import parse
 from ocr_serving.errors import BadInput, BadUpstream, UpstreamUnavailable
 from ocr_serving.model_dir import DET_LOGITS, FLOAT32, ModelDir, Variable
-from ocr_serving.predictor.base import Array, Arrays, Predictor
+from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
@@ -20,7 +20,7 @@ DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
 """What every det model server of ours takes and gives."""
 
 
-class DetServer(Predictor):
+class DetServer(RemotePredictor):
     """The det model servers at settings.det_endpoint, which users start themselves. See predictor.base.Predictor."""
 
     def __init__(self, settings: Settings) -> None:
@@ -30,26 +30,24 @@ class DetServer(Predictor):
             ConfigError: an endpoint is no address.
         """
         endpoints = [endpoint.strip() for endpoint in settings.det_endpoint.split(",")]
+        super().__init__(endpoints, DET_FEEDS, DET_FETCHES)
         _, port = parse(endpoints[0])
         self._endpoints = ", ".join(endpoints)
-        self._remote = RemotePredictor(endpoints, DET_FEEDS, DET_FETCHES)
         self._command = f"python3 -m paddle_serving_server.serve --model {Path(settings.det_model).name} --port {port}"
 
-    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
-        """See predictor.base.Predictor.predict."""
+    def predict_each(
+        self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
+    ) -> list[Arrays]:
+        """See predictor.base.Predictor.predict_each."""
         try:
-            return self._remote.predict(feed, fetch, deadline)
+            return super().predict_each(feeds, fetch, deadline)
         except UpstreamUnavailable as error:
             raise UpstreamUnavailable(f"{error} Start it with: {self._command}") from error
         except BadInput as error:  # what was sent is ours, so the caller is not to blame
             raise BadUpstream(f"What answers at {self._endpoints} is no det model server: {error}") from error
 
-    def close(self) -> None:
-        """See predictor.base.Predictor.close."""
-        self._remote.close()
 
-
-class OwnServer(Predictor):
+class OwnServer(RemotePredictor):
     """A model server started and supervised by this process. See predictor.base.Predictor.
 
     Attributes:
@@ -64,20 +62,16 @@ class OwnServer(Predictor):
             UpstreamUnavailable: it died or did not get ready.
         """
         self.process = ModelServerProcess(model.path, settings)
-        self._remote = RemotePredictor(self.process.start(), model.feeds, model.fetches)
-
-    def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
-        """See predictor.base.Predictor.predict."""
-        return self.predict_each([feed], fetch, deadline)[0]
+        super().__init__(self.process.start(), model.feeds, model.fetches)
 
     def predict_each(
         self, feeds: Sequence[Mapping[str, Array]], fetch: Sequence[str] = (), deadline: Deadline | None = None
     ) -> list[Arrays]:
         """See predictor.base.Predictor.predict_each."""
         self.process.check()
-        return self._remote.predict_each(feeds, fetch, deadline)
+        return super().predict_each(feeds, fetch, deadline)
 
     def close(self) -> None:
         """Stop the server; see predictor.base.Predictor.close."""
-        self._remote.close()
+        super().close()
         self.process.stop()

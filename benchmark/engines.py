@@ -32,7 +32,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import OcrServingError
 from ocr_serving.geometry import Image, crops
-from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS, INPUT
 from ocr_serving.predictor.base import Array, Arrays, Predictor
 from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.settings import Settings
@@ -140,7 +140,7 @@ def det_seconds(det: Predictor, feeds: Sequence[Mapping[str, Array]]) -> float:
 
 def line_seconds(rec: Predictor, pool: ThreadPoolExecutor, shape: tuple[int, int, int]) -> float:
     """Seconds a line in batches (lines, height, width), one on every core, none of which waits for another."""
-    lines = {recognition.INPUT: np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)}
+    lines = {INPUT: np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)}
     cores = usable_cores()
     return fmean(pool.map(lambda _: seconds(rec, lines, [CTC_INDEX, CTC_SCORE]), range(cores))) / (shape[0] * cores)
 

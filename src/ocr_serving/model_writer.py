@@ -10,11 +10,8 @@ import yaml
 from google.protobuf import text_format
 
 from ocr_serving import model_dir
-from ocr_serving.model_dir import Variable
+from ocr_serving.model_dir import INPUT, ORIGINAL_OUTPUT, Variable
 from ocr_serving.wire.general_model_config_pb2 import GeneralModelConfig
-
-ORIGINAL_OUTPUT = "save_infer_model/scale_0.tmp_1"
-"""What the original's clients fetch, whatever the graph calls its output."""
 
 
 class _Entry(str):
@@ -33,12 +30,12 @@ _Dumper.add_representer(
 
 
 def variables(shape: Sequence[int]) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
-    """The (feeds, fetches) of an OCR model: one image x and the original's output.
+    """The (feeds, fetches) of an OCR model: one image and the original's output.
 
     Args:
         shape: of the image, channels, height and width.
     """
-    feeds = (Variable("x", "x", model_dir.FLOAT32, tuple(shape)),)
+    feeds = (Variable(INPUT, INPUT, model_dir.FLOAT32, tuple(shape)),)
     return feeds, (Variable(ORIGINAL_OUTPUT, ORIGINAL_OUTPUT, model_dir.FLOAT32, ()),)
 
 

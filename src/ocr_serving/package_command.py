@@ -26,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        names = zoo.load()
+        catalogue = zoo.load()
         if args.list_model:
             print("-" * 60)
-            print(f"OCR: {' | '.join(names.names)}")
+            print(f"OCR: {' | '.join(catalogue.names)}")
         elif args.tutorial:
-            model = names.find(args.tutorial)
+            model = catalogue.find(args.tutorial)
             print(f"{args.tutorial} is {model.title} ({model.licence}); README.md says how to serve it and to call it.")
         else:
             archive = get_model(args.get_model, Path.cwd(), zoo.cache_dir(settings.load().models_dir))

@@ -24,7 +24,7 @@ from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
 from ocr_serving.long_lines import join, pieces
-from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, INPUT
 from ocr_serving.portions import CPU_BATCH_WIDTH, Batch, batches, portions
 from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.settings import Settings
@@ -32,7 +32,6 @@ from ocr_serving.tiling import Window
 
 logger = logging.getLogger(__name__)
 
-INPUT = "x"
 BLANK = 0
 """Class index of the CTC blank."""
 WIDTHS = (

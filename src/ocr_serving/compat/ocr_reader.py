@@ -16,8 +16,7 @@ from ocr_serving.compat.outputs import Outputs
 from ocr_serving.engine.base import ctc_best, normalize
 from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.geometry import Image
-from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, Normalization
-from ocr_serving.model_writer import ORIGINAL_OUTPUT
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, ORIGINAL_OUTPUT, Normalization
 from ocr_serving.recognition import ctc_decode, natural_width
 
 DEFAULT_MODEL = "ocr_rec_model"

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ocr_serving import detection
 from ocr_serving.deadline import Deadline
 from ocr_serving.endpoint import parse
 from ocr_serving.errors import BadInput, BadUpstream, UpstreamUnavailable
-from ocr_serving.model_dir import DET_LOGITS, FLOAT32, ModelDir, Variable
+from ocr_serving.model_dir import DET_LOGITS, FLOAT32, INPUT, ModelDir, Variable
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.predictor.remote import RemotePredictor
 from ocr_serving.settings import Settings
 from ocr_serving.supervisor import ModelServerProcess
 
-DET_FEEDS = (Variable(detection.INPUT, detection.INPUT, FLOAT32, (3, 960, 960)),)
+DET_FEEDS = (Variable(INPUT, INPUT, FLOAT32, (3, 960, 960)),)
 DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)
 """What every det model server of ours takes and gives."""
 

@@ -12,11 +12,12 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, LimitExceeded, OcrServingError
 from ocr_serving.geometry import Image, Quads
+from ocr_serving.model_dir import ORIGINAL_OUTPUT
 from ocr_serving.pipeline import Page, Pipeline
 from ocr_serving.recognition import Recognizer
 from ocr_serving.timings import Timings
 
-DEFAULT_NAMES = ("res", "save_infer_model/scale_0.tmp_1")
+DEFAULT_NAMES = ("res", ORIGINAL_OUTPUT)
 """Fetch names that mean a service's default outputs; the second is what the original's own clients send."""
 
 ITEM_ERRORS = (BadInput, EngineFailed, BadUpstream)

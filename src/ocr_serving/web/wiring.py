@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from ocr_serving import detection, model_dir, recognition
+from ocr_serving import model_dir, recognition
 from ocr_serving.detection import Detector
-from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, DET_STRIDE, ModelDir
+from ocr_serving.model_dir import CTC_INDEX, DET_LOGITS, DET_STRIDE, INPUT, ModelDir
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Array, Predictor
 from ocr_serving.predictor.local import LocalPredictor
@@ -30,7 +30,7 @@ REMOTE = "remote"
 
 _Probe = tuple[Mapping[str, Array], Sequence[str]]
 """Feed and fetch of a run that takes next to no time."""
-_DET_PROBE: _Probe = ({detection.INPUT: np.zeros((1, DET_STRIDE, DET_STRIDE, 3), np.uint8)}, (DET_LOGITS,))
+_DET_PROBE: _Probe = ({INPUT: np.zeros((1, DET_STRIDE, DET_STRIDE, 3), np.uint8)}, (DET_LOGITS,))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Wiring:
         model = model_dir.load(self.settings.rec_model)
         height = model.require_rec()
         line = np.zeros((1, height, recognition.WIDTHS[0], 3), np.uint8)
-        predictor = self._predictor("rec", model, ({recognition.INPUT: line}, (CTC_INDEX,)))
+        predictor = self._predictor("rec", model, ({INPUT: line}, (CTC_INDEX,)))
         recognizer = Recognizer(predictor, model.characters, height, self.settings)
         return self.stack.enter_context(closing(recognizer))
 

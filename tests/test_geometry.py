@@ -160,3 +160,13 @@ def test_reading_order_keeps_lines_apart():
 
 def test_reading_order_of_nothing():
     assert geometry.reading_order(np.zeros((0, 4, 2), np.float32)).tolist() == []
+
+
+def test_crops_of_a_page_full_of_small_text_fit_into_memory():
+    """Enlarged to the height that rec wants, 3,000 lines of 2,000 x 8 pixels have 1.7 thousand million."""
+    page = np.zeros((300, 2000, 3), np.uint8)
+    line = quad_at(0, 100, 2000, 8)
+    many = geometry.crops(page, np.repeat(line[None], 3000, axis=0), 48)
+    few = geometry.crops(page, np.repeat(line[None], 30, axis=0), 48)
+    assert sum(crop.size for crop in many) < 3 * 66e6
+    assert {crop.shape[0] for crop in few} == {48}

@@ -121,6 +121,32 @@ def test_a_later_part_of_jpeg_2000_counts_too():
     assert image_header.size(data[:at] + cod + data[at:]) is None
 
 
+def test_layers_of_jpeg_2000_count_with_the_precincts_of_a_channel():
+    """One segment has many layers and another, which has these layers too, many precincts: 7 GB for 193 bytes."""
+    data = image_files.jpeg_2000(5000)
+    at = data.index(b"\xff\x52")
+    cod, rest = data[at : at + 14], data[at + 14 :]
+    layered = cod[:6] + b"\xff\xff" + cod[8:]
+    divided = struct.pack(">HHBB", 0xFF53, 10 + cod[9], 0, 1) + cod[9:] + b"\x55" * (cod[9] + 1)
+    sizes = [image_header.size(data[:at] + both + rest) for both in (layered, cod + divided, layered + divided)]
+    assert sizes == [(5000, 5000), (5000, 5000), None]
+
+
+def test_an_avif_film_is_refused():
+    """Each frame costs the decoder as much as a picture, and it decodes them all."""
+    data = image_files.encoded(".avif", np.zeros((64, 64, 3), np.uint8))
+    begin = data.index(b"mdat") + 4
+    stream = data[begin:]
+    at = 0
+    while stream[at] >> 3 & 15 != 6:
+        at += 2 + stream[at + 1]
+    frames = stream[at:] * 4
+    place = [struct.pack(">II", begin, size) for size in (len(stream), len(stream) + len(frames))]
+    film = data[:begin].replace(*place) + stream + frames
+    assert image_header.size(film[: -len(frames) // 4]) == (64, 64), "as many as a picture may have layers"
+    assert image_header.size(film) is None
+
+
 @pytest.mark.parametrize("colours", [3, 255])
 def test_jpeg_2000_with_a_palette_of_many_channels_is_refused(colours):
     data = image_files.saved(Image.new("L", (250, 250)), "JPEG2000")

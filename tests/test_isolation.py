@@ -1,14 +1,26 @@
 """Images of one request fail alone: the others' answers are what they would have been without them."""
 
 import base64
+import gc
 import threading
+import time
+import weakref
 
 import cv2
 import numpy as np
 import pytest
 
+from ocr_serving import image
+from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detection
-from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, UpstreamUnavailable
+from ocr_serving.errors import (
+    BadInput,
+    BadUpstream,
+    DeadlineExceeded,
+    EngineFailed,
+    LimitExceeded,
+    UpstreamUnavailable,
+)
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.predictor.base import Predictor
@@ -209,3 +221,45 @@ def test_pages_are_decoded_one_at_a_time():
 
     DetService(Watching()).answer([source] * 5, ["dt_boxes"])
     assert held == [1] * 5
+
+
+def test_pages_that_fail_are_not_kept():
+    """Each error's trace would hold its page, and 64 of them do not fit into memory."""
+
+    class Full(StripeDetector):
+        def detect(self, image, deadline=None):
+            pages.append(weakref.ref(image))
+            raise LimitExceeded("Too many boxes.") from ValueError(f"{sum(page() is not None for page in pages)}")
+
+    pages = []
+    gc.disable()
+    try:
+        with pytest.raises(LimitExceeded):
+            DetService(Full()).answer([lambda: page(10)] * 5, ["dt_boxes"])
+        assert [page() for page in pages] == [None] * 5
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["det", "rec"])
+def test_no_image_is_decoded_once_the_time_is_up(recognizers, kind):
+    service = DetService(StripeDetector()) if kind == "det" else RecService(recognizers(None), 10**6)
+    decoded = []
+
+    def source(room=None):
+        decoded.append(time.sleep(0.2))
+        raise BadInput("It is no image.")
+
+    with pytest.raises(DeadlineExceeded):
+        service.answer([source] * 5, service.defaults, Deadline.after(0.3))
+    assert len(decoded) == 2
+
+
+def test_crops_for_which_there_is_no_room_are_not_decoded(recognizers, monkeypatch):
+    decoded = []
+    large = np.zeros((900, 1000, 3), np.uint8)
+    monkeypatch.setattr(image, "_read", lambda data: decoded.append(data) or large)
+    status, answer = ask(RecService(recognizers(None), 10**6), *[encoded(large)] * 3)
+    assert status == 200
+    assert [error["index"] for error in answer["result"]["errors"]] == [1, 2]
+    assert len(decoded) == 1

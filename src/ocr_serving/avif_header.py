@@ -13,8 +13,10 @@ from collections.abc import Iterator
 
 Size = tuple[int, int]
 
-_SEQUENCE_HEADER = 1
-"""obu_type of a sequence header (AV1 specification, 6.2.2)."""
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+"""obu_type (AV1 specification, 6.2.2)."""
+_MAX_FRAMES = 4
+"""In an item: a still picture has one, or one a layer (AV1 has up to four of these); each is decoded."""
 _MAX_SEQUENCE_HEADER = 128
 """Bytes read of a sequence header; before the size come at most 32 operating points of 22 bits."""
 _MAX_BOXES = 4096
@@ -135,9 +137,9 @@ def _items(data: bytes, location: bytes) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _sequence_sizes(item: bytes) -> list[Size | None]:
-    """The size in each sequence header among the OBUs of an AV1 item (AV1 specification, 5.3)."""
+    """The size in each sequence header among the OBUs of an AV1 item (AV1 specification, 5.3); None for a film."""
     sizes: list[Size | None] = []
-    position = 0
+    position = frames = 0
     for _ in range(_MAX_PARTS):
         if position >= len(item):
             return sizes
@@ -146,7 +148,11 @@ def _sequence_sizes(item: bytes) -> list[Size | None]:
         length = len(item) - position
         if header & 2:
             length, position = _leb128(item, position)
-        if header >> 3 & 15 == _SEQUENCE_HEADER:
+        kind = header >> 3 & 15
+        frames += kind in (_FRAME_HEADER, _FRAME)
+        if frames > _MAX_FRAMES:
+            return [None]
+        if kind == _SEQUENCE_HEADER:
             sizes.append(_sequence_size(item[position : position + min(length, _MAX_SEQUENCE_HEADER)]))
         position += length
     return [None]

@@ -52,7 +52,7 @@ class BatchingPredictor(Predictor):
 
     def predict(self, feed: Mapping[str, Array], fetch: Sequence[str] = (), deadline: Deadline | None = None) -> Arrays:
         """See predictor.base.Predictor.predict."""
-        counts = {len(array) if array.ndim else 0 for array in feed.values()}
+        counts = {len(array) if array.ndim and array.size else 0 for array in feed.values()}
         if len(counts) != 1 or 0 in counts:  # no batch dimension, or a bad request: not to be mixed with others
             return self._predictor.predict(feed, fetch, deadline)
         (rows,) = counts
@@ -93,11 +93,14 @@ class BatchingPredictor(Predictor):
                 return []
             first = self._waiting[0]
             batch, rows = [], 0
-            for task in list(self._waiting):
+            for task in self._waiting:
                 if task.kind == first.kind and rows + task.rows <= self._rows:
-                    self._waiting.remove(task)
                     batch.append(task)
                     rows += task.rows
+                if rows == self._rows:
+                    break
+            for task in batch:
+                self._waiting.remove(task)
             return batch
 
     def _run(self, batch: list[_Task]) -> None:

@@ -18,6 +18,8 @@ ROTATE_RATIO = 1.5
 """Crops at least this many times as high as wide are turned a quarter, as the original does."""
 MOST_ENLARGED = 8.0
 """How many times crops are enlarged at most: text of a sixth of rec's height cannot be read."""
+_ROOM = 64e6
+"""Pixels of all crops of a page together, up to which they are enlarged: three bytes each."""
 _LONG = 3.0
 """Boxes at least this many times as broad as high show how a page is tilted."""
 
@@ -85,12 +87,15 @@ def crops(image: Image, quads: Quads, least_height: int = 1) -> list[Image]:
         image: uint8 (h, w, 3).
         quads: float32 (n, 4, 2); left as they are (the original's op moved its caller's boxes).
         least_height: in pixels, after the turn; lower ones are cut out enlarged to this, but at most MOST_ENLARGED
-            times. Cut out as they are and enlarged then, small letters are smoothed twice.
+            times, and less where so many would fill the memory. Cut out as they are and enlarged then, small letters
+            are smoothed twice.
     """
     # What numpy does for all quads at once takes it ten times as long for each by itself.
     sides = np.stack(side_lengths(quads), axis=1)
     heights = np.where(is_column(*sides.T), *sides.T)
     enlarged = np.clip(least_height / np.maximum(heights, 1), 1, MOST_ENLARGED)[:, None]
+    excess = max(1.0, float((sides.prod(axis=1, keepdims=True) * enlarged**2).sum()) / _ROOM)
+    enlarged = np.maximum(enlarged / math.sqrt(excess), 1)
     sizes = np.maximum(np.where(enlarged > 1, np.rint(sides * enlarged), sides).astype(int), 1)
     starts = np.maximum(np.floor(quads.min(axis=1)), 0).astype(int)
     stops = np.maximum(np.ceil(quads.max(axis=1)).astype(int), starts + 1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving import image_header, orientation, png
-from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.errors import BadInput, LimitExceeded, Overloaded
 from ocr_serving.geometry import Image
 
 KINDS = "PNG, JPEG, BMP, GIF, TIFF, WebP, PNM, JPEG 2000, AVIF, Radiance HDR or Sun raster"
@@ -41,6 +41,7 @@ def decode(data: bytes, max_pixels: int) -> Image:
     Raises:
         BadInput: not an image, or a damaged one.
         LimitExceeded: more pixels than accepted; raised from the header alone.
+        Overloaded: there is no memory for it.
     """
     size = image_header.size(data)
     if size is None:
@@ -86,7 +87,9 @@ def _read(data: bytes) -> Image | None:
         del stored
         if colours is None:
             colours = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # it raises for some damaged files and returns None for others
+    except cv2.error as error:  # it raises for some damaged files and returns None for others
+        if error.code == cv2.Error.StsNoMem:
+            raise Overloaded("There is no memory left for this image now; try again.") from error
         return None
     if colours is None:
         return None

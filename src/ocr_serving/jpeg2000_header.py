@@ -50,7 +50,10 @@ def size(data: bytes) -> Size | None:
     tiles = -(-right // max(1, tile_width)) * -(-bottom // max(1, tile_height))
     if tiles > _MAX_TILES or channels > _MAX_CHANNELS:
         return None
-    coarse = all(_is_coarse(marker, stream, at, (width, height, channels)) for marker, at in _segments(stream))
+    picture = width, height, channels
+    codings = [_coding(marker, stream, at, picture) for marker, at in _segments(stream) if marker in (_COD, _COC)]
+    layers, parts, packets = (max(numbers) for numbers in zip(*codings, strict=True))  # a COC has the layers of the COD
+    coarse = parts <= _PARTS + width * height * channels // _LEAST_AREA and layers * packets <= _MAX_PACKETS
     return (width, height) if coarse else None
 
 
@@ -88,21 +91,19 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
     raise ValueError("too many segments")
 
 
-def _is_coarse(marker: int, stream: bytes, at: int, picture: Picture) -> bool:
-    """Whether a segment asks for no more parts than it may (A.6.1, A.6.2); those that divide nothing do not.
+def _coding(marker: int, stream: bytes, at: int, picture: Picture) -> tuple[int, int, int]:
+    """The layers of a segment about coding (A.6.1, A.6.2), the parts it divides all into, and the packets a layer.
 
     Args:
-        marker: of the segment.
+        marker: of the segment, COD or COC.
         stream: the codestream.
         at: where the segment's length stands.
         picture: width, height and channels.
     """
     if marker == _COD:
         coded, layers, style = at + 7, struct.unpack_from(">H", stream, at + 4)[0], stream[at + 2]
-    elif marker == _COC:
-        coded, layers, style = at + 4, 1, stream[at + 3]
     else:
-        return True
+        coded, layers, style = at + 4, 1, stream[at + 3]
     width, height, channels = picture
     levels, *block = stream[coded : coded + 3]
     precincts = stream[coded + 5 : coded + 6 + levels] if style & 1 else b"\xff" * (levels + 1)
@@ -115,8 +116,7 @@ def _is_coarse(marker: int, stream: bytes, at: int, picture: Picture) -> bool:
         count = _count(sides, precinct)
         most = max(most, count)
         parts += channels * (count + _count(sides, blocks))
-    packets = layers * (levels + 1) * channels * most
-    return parts <= _PARTS + width * height * channels // _LEAST_AREA and packets <= _MAX_PACKETS
+    return layers, parts, (levels + 1) * channels * most
 
 
 def _count(sides: Iterable[int], powers: Iterable[int]) -> int:

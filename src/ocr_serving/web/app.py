@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from ocr_serving import image
+from ocr_serving import image, image_header
 from ocr_serving.cores import usable_cores
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.geometry import Image
 from ocr_serving.server.metrics import CONTENT_TYPE
 from ocr_serving.settings import Settings
@@ -158,8 +158,14 @@ def read_body(limit: int, example: str) -> bytes:
     return body
 
 
-def _decode(data: bytes, i: int, max_pixels: int) -> Image:
+def _decode(data: bytes, i: int, max_pixels: int, room: int | None = None) -> Image:
+    """An image of a request; `room` is what is left of max_pixels for it, where they are those of all images."""
     try:
+        width, height = image_header.size(data) or (0, 0)
+        if room is not None and room < width * height <= max_pixels:
+            raise LimitExceeded(
+                f"Up to this image the request has more than {max_pixels} pixels, the limit (max_pixels)."
+            )
         return image.decode(data, max_pixels)
     except BadInput as error:
         raise type(error)(f"feed[{i}].x: {error}") from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, LimitExceeded, OcrServingError
+from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image, Quads
 from ocr_serving.model_dir import ORIGINAL_OUTPUT
 from ocr_serving.pipeline import Page, Pipeline
@@ -24,8 +24,9 @@ ITEM_ERRORS = (BadInput, EngineFailed, BadUpstream)
 """Errors of one image, which say nothing about the others of its request."""
 
 Outputs = dict[str, Any]
-Source = Callable[[], Image]
-"""Decodes one image of a request: uint8 (h, w, 3) BGR. Called once; raises BadInput."""
+Source = Callable[..., Image]
+"""Decodes one image of a request: uint8 (h, w, 3) BGR. Called once, without arguments, or with the pixels that there is
+room for; raises BadInput, LimitExceeded before it decodes one that has more."""
 _Found = TypeVar("_Found")
 
 
@@ -104,7 +105,7 @@ class OcrService:
                 image = source()
             return _page(self._pipeline.run(image, deadline, timings), outputs)
 
-        return _one_or_list(_each(sources, read))
+        return _one_or_list(_each(sources, read, deadline))
 
 
 class DetService:
@@ -134,7 +135,7 @@ class DetService:
                 found = self._detector.detect(image, deadline)
             return _only({"dt_boxes": _boxes(found.quads), "scores": _scores(found.scores)}, outputs)
 
-        return _one_or_list(_each(sources, find))
+        return _one_or_list(_each(sources, find, deadline))
 
 
 class RecService:
@@ -166,7 +167,7 @@ class RecService:
         """
         timings = timings or Timings()
         with timings.stage("decode"):
-            images = self._decode(sources)
+            images = self._decode(sources, deadline)
         with timings.stage("rec"):
             good = [image for image in images if not isinstance(image, OcrServingError)]
             lines = iter(self._recognizer.recognize(good, deadline))
@@ -180,23 +181,21 @@ class RecService:
             scores.append(_rounded(line.score) if line else 0.0)
         return _only({"res": texts, "scores": scores}, outputs) | ({"errors": errors} if errors else {})
 
-    def _decode(self, sources: Sequence[Source]) -> list[Image | OcrServingError]:
+    def _decode(self, sources: Sequence[Source], deadline: Deadline | None) -> list[Image | OcrServingError]:
         room = self._max_pixels
 
         def decode(source: Source) -> Image:
             nonlocal room
-            image = source()
+            image = source(room)
             room -= image.shape[0] * image.shape[1]
-            if room < 0:
-                raise LimitExceeded(
-                    f"Up to this image the request has more than {self._max_pixels} pixels, the limit (max_pixels)."
-                )
             return image
 
-        return _each(sources, decode)
+        return _each(sources, decode, deadline)
 
 
-def _each(sources: Sequence[Source], work: Callable[[Source], _Found]) -> list[_Found | OcrServingError]:
+def _each(
+    sources: Sequence[Source], work: Callable[[Source], _Found], deadline: Deadline | None
+) -> list[_Found | OcrServingError]:
     """What the work makes of each image, or the error that it alone has.
 
     Raises:
@@ -204,10 +203,13 @@ def _each(sources: Sequence[Source], work: Callable[[Source], _Found]) -> list[_
     """
     found: list[_Found | OcrServingError] = []
     for source in sources:
+        if deadline is not None:
+            deadline.check("before all of its images were read")
         try:
             found.append(work(source))
         except ITEM_ERRORS as error:
-            found.append(error)
+            error.__cause__ = error.__context__ = None
+            found.append(error.with_traceback(None))  # traces hold what was being worked on: the image
     if all(isinstance(item, OcrServingError) for item in found) and isinstance(found[0], OcrServingError):
         raise found[0]
     return found

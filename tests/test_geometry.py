@@ -127,6 +127,31 @@ def test_reading_order_depends_on_neither_size_nor_tilt(scale, degrees, seed):
     assert shuffled[geometry.reading_order(quads)].tolist() == [*range(len(RECEIPT))]
 
 
+def bent(quads):
+    """As on the page of an open book: the middle lower by 1/25 of the width."""
+    x, y = quads[..., 0], quads[..., 1]
+    return np.stack([x, y + 24 * (1 - ((x - 300) / 300) ** 2)], axis=-1)
+
+
+def from_the_left(quads):
+    """As in a photo taken from the side: lines run together in the distance."""
+    sheet = np.array([[0, 0], [600, 0], [600, 480], [0, 480]], np.float32)
+    seen = np.array([[0, 0], [400, 80], [400, 380], [0, 480]], np.float32)
+    return cv2.perspectiveTransform(quads, cv2.getPerspectiveTransform(sheet, seen))
+
+
+@pytest.mark.parametrize("distorted", [bent, from_the_left])
+def test_reading_order_keeps_the_rows_of_a_page_that_is_not_flat(distorted):
+    table = np.stack([quad_at(x, y, 110, 16) for y in range(20, 460, 26) for x in (10, 160, 310, 460)])
+    shuffled = np.random.default_rng(0).permutation(len(table))
+    quads = distorted(table)[shuffled].astype(np.float32)
+    assert shuffled[geometry.reading_order(quads)].tolist() == [*range(len(table))]
+
+
+def test_reading_order_of_boxes_in_one_place():
+    assert geometry.reading_order(np.stack([quad_at(5, 5, 60, 10)] * 9)).tolist() == [*range(9)]
+
+
 def test_reading_order_levels_a_page_by_its_long_boxes():
     """Those of single characters are as broad as high, and say nothing of its tilt."""
     page = np.stack(

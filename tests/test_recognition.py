@@ -277,16 +277,16 @@ def test_a_character_outside_the_dictionary_is_the_models_fault(index):
 class NarrowSighted(BrightnessPredictor):
     """Reads "a" where a line is squeezed, with a score of its own, and where it is not "b" or another class."""
 
-    def __init__(self, squeezed_score, squeezed=1, natural=2):
+    def __init__(self, squeezed_score, squeezed=1, natural=2, steps=40):
         super().__init__()
-        self.squeezed_score = squeezed_score
+        self.squeezed_score, self.steps = squeezed_score, steps
         self.squeezed, self.natural = squeezed, natural
 
     def predict(self, feed, fetch=(), deadline=None):
         batch = feed["x"]
         self.shapes.append(batch.shape)
         squeezed = batch.shape[2] < 900
-        index = np.full((len(batch), 1), self.squeezed if squeezed else self.natural, np.int32)
+        index = np.full((len(batch), self.steps), self.squeezed if squeezed else self.natural, np.int32)
         return {CTC_INDEX: index, CTC_SCORE: np.full(index.shape, self.squeezed_score if squeezed else 0.7, np.float32)}
 
 
@@ -296,6 +296,14 @@ def test_a_squeezed_line_that_is_read_doubtfully_is_read_again_unsqueezed(score,
     [line] = recognizer(predictor).recognize([crop(1, 960)])
     assert line.text == text
     assert line.score == pytest.approx(max(score, 0.7))
+    assert len(predictor.shapes) == runs
+
+
+@pytest.mark.parametrize(("score", "runs"), [(0.98, 2), (0.995, 1)])
+def test_a_squeezed_line_with_a_letter_at_every_step_is_sure_only_near_one(score, runs):
+    """Letters between them, or the second of two alike, have no step left."""
+    predictor = NarrowSighted(score, steps=1)
+    recognizer(predictor).recognize([crop(1, 960)])
     assert len(predictor.shapes) == runs
 
 

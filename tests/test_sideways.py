@@ -27,7 +27,8 @@ def boxes(*sizes):
     [
         (boxes(), False),
         (boxes(*[(10, 100)] * 4), True),
-        (boxes(*[(10, 100)] * 3), False),
+        (boxes(*[(10, 100)] * 3), True),
+        (boxes(*[(10, 100)] * 3, (30, 10)), False),
         (boxes(*[(10, 100)] * 4, (300, 10)), True),
         (boxes(*[(10, 100)] * 4, (500, 10)), False),
         (boxes(*[(10, 14)] * 9), False),

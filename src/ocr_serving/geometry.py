@@ -20,8 +20,14 @@ MOST_ENLARGED = 8.0
 """How many times crops are enlarged at most: text of a sixth of rec's height cannot be read."""
 _ROOM = 64e6
 """Pixels of all crops of a page together, up to which they are enlarged: three bytes each."""
-_LONG = 3.0
+_LONG = 2.0
 """Boxes at least this many times as broad as high show how a page is tilted."""
+_ALIKE, _LEAST_LONG = 0.3, 6
+"""Long boxes whose slopes differ from most by less show how lines are bent, if there are so many."""
+_DOUBT = 0.1
+"""How much a page is taken for flat, in long boxes that say so: boxes that stand one below the other cannot tell."""
+_SPECK = 0.5
+"""A box of less than this share of its neighbour's height says nothing of where a line goes on."""
 
 
 def order_points(points: NDArray[Any]) -> NDArray[np.float32]:
@@ -45,17 +51,55 @@ def side_lengths(quads: Quads) -> tuple[NDArray[np.float32], NDArray[np.float32]
 def reading_order(quads: Quads) -> NDArray[np.intp]:
     """Indices (n,) that put quads (n, 4, 2) in reading order: lines from top to bottom, boxes from left to right.
 
-    Boxes stand on one line if their centres differ in height by less than half of the lower box's height, once the
-    page is levelled. The original took 10 pixels between their tops; but a picture's size and tilt should not matter.
+    A box stands on the line whose last box, to its left, differs least from it in height, if their centres differ by
+    less than half of the lower box's height, once the page is levelled. The original took 10 pixels between their tops;
+    but a picture's size and tilt should not matter, nor whether its lines are bent or run together in the distance.
     """
     width, height = side_lengths(quads)
+    centres = _levelled(quads, width, height)
+    ys, near = centres[:, 1], height / 2
+    lines: list[list[int]] = []
+    last = np.empty(len(quads), np.intp)  # box of each line
+    for i in np.argsort(centres[:, 0], kind="stable").tolist():
+        ends = last[: len(lines)]
+        apart = np.abs(ys[ends] - ys[i])
+        apart[apart >= np.minimum(near[ends], near[i])] = np.inf
+        line = int(apart.argmin()) if np.isfinite(apart).any() else len(lines)
+        if line == len(lines):
+            lines.append([])
+            last[line] = i
+        lines[line].append(i)
+        if near[i] > _SPECK * near[last[line]]:
+            last[line] = i
+    lines.sort(key=lambda line: float(ys[line].mean()))
+    return np.array([i for line in lines for i in line], np.intp)
+
+
+def _levelled(quads: Quads, width: NDArray[np.float32], height: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The centres (n, 2) of quads (n, 4, 2) on the page made level.
+
+    It is turned by the tilt of most long boxes. Where there are many, what is left of their slopes shows how lines are
+    bent and run together: as a linear function of the place, fitted by least squares. Along curves of such a slope the
+    centres are moved up or down.
+    """
     along = quads[:, 1] - quads[:, 0]
-    long = along[width >= _LONG * height]
-    tilt = float(np.median(np.arctan2(long[:, 1], long[:, 0]))) if len(long) else 0.0
+    is_long = width >= _LONG * height
+    tilt = float(np.median(np.arctan2(along[is_long, 1], along[is_long, 0]))) if is_long.any() else 0.0
     level = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]], np.float32)
-    centres = quads.mean(axis=1) @ level
-    ys, near = centres[:, 1].tolist(), (height / 2).tolist()
-    return line_order(centres, lambda a, b: abs(ys[a] - ys[b]) < min(near[a], near[b]))
+    centres: NDArray[np.float32] = quads.mean(axis=1) @ level
+    along = along @ level
+    alike = is_long & (np.abs(along[:, 1]) < _ALIKE * along[:, 0])
+    if np.count_nonzero(alike) < _LEAST_LONG:
+        return centres
+    half = max(1.0, float(np.ptp(centres, axis=0).max()) / 2)
+    x, y = ((centres - centres.mean(axis=0)) / half).T
+    weights = along[alike, 0] / along[alike, 0].mean()  # long boxes tell more
+    places = np.stack([np.ones_like(x), x, y], axis=1)[alike] * weights[:, None]
+    slopes = along[alike, 1] / along[alike, 0] * weights
+    doubt = np.diag(np.array([0, _DOUBT, _DOUBT], np.float32))
+    slope, bend, spread = np.linalg.solve(places.T @ places + doubt, places.T @ slopes)
+    centres[:, 1] -= half * x * (slope + bend * x / 2 + spread * y)
+    return centres
 
 
 def line_order(points: NDArray[np.float32], on_one_line: Callable[[int, int], bool]) -> NDArray[np.intp]:

@@ -44,6 +44,9 @@ UNSQUEEZED_WIDTH = 160
 """Lines of this width at a height of 48 keep their proportions; longer ones are squeezed, shorter ones stretched."""
 LEAST_SQUEEZED = 0.65
 """No line is squeezed to less of its length than this share."""
+_DENSE, _DENSE_DOUBT = 0.7, 0.99
+"""Where there are more characters to a time step, rec passes over some and is sure of the others: CTC needs two steps
+for a letter that comes twice. Such a line is doubtful below this score."""
 PORTION_SECONDS = 0.15
 """How long a call takes that reads lines of the only image: what one that comes meanwhile may have to wait for."""
 CROWDED_PORTION_SECONDS = 0.05
@@ -214,13 +217,18 @@ class Recognizer:
         self._note_pace(sum(batch.pixels for batch in portion), time.monotonic() - begin)
         again: dict[int, Batch] = {}
         for at, (i, width) in enumerate((i, batch.width) for batch in portion for i in batch.indices):
-            doubtful = 0 < lines[at].letters < self._settings.rec_doubt_score
-            if doubtful and (natural := self._width(crops[i], 1.0)) > width:
+            if self._is_doubtful(lines[at]) and (natural := self._width(crops[i], 1.0)) > width:
                 again[at] = Batch(natural, [i])
         if again:
             for at, line in zip(again, self._read(list(again.values()), crops, deadline), strict=True):
                 lines[at] = max(lines[at], line, key=lambda reading: reading.letters)
         return lines
+
+    def _is_doubtful(self, line: Line) -> bool:
+        limit = self._settings.rec_doubt_score
+        if limit and len(line.text) > _DENSE * len(line.index):
+            limit = max(limit, _DENSE_DOUBT)
+        return 0 < line.letters < limit
 
     def _read(self, portion: Sequence[Batch], crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
         """The lines of a portion; alone, a crop that the model fails on is a line with an error."""

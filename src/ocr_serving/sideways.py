@@ -11,7 +11,7 @@ _SHARE = 0.5
 """Of the length of all boxes, how much is in columns on such a page. Drawn pages on their side have 0.57 or more, pages
 that lie as they should up to 0.07."""
 _LEAST_COLUMNS = 4
-"""Fewer may be a sign or two of a street."""
+"""Fewer beside lines may be a sign or two of a street."""
 _KEPT = 0.8
 """Of the columns' length, how much of lines the turned page must have: det finds about as much there."""
 
@@ -19,7 +19,8 @@ _KEPT = 0.8
 def is_likely(quads: Quads) -> bool:
     """Whether most of the text of a page stands in columns, quads (n, 4, 2)."""
     columns, lines = _lengths(quads)
-    return len(columns) >= _LEAST_COLUMNS and bool(columns.sum() > _SHARE * (columns.sum() + lines.sum()))
+    enough = len(columns) >= _LEAST_COLUMNS or not len(lines)
+    return enough and bool(columns.sum() > _SHARE * (columns.sum() + lines.sum()))
 
 
 def turned(image: Image) -> Image:

@@ -268,5 +268,26 @@ def test_bombs_cost_nothing(tmp_path):
     assert run.stderr == ""
 
 
+LACKING = """
+import resource, sys
+import cv2
+from ocr_serving import errors, image
+data = open(sys.argv[1], "rb").read()
+resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
+kept = []
+try:
+    for _ in range(8):
+        kept.append(image.decode(data, 60_000_000))
+except errors.Overloaded as error:
+    print(error)
+"""
+
+
+def test_a_lack_of_memory_is_not_the_files_fault(tmp_path):
+    (tmp_path / "white.png").write_bytes(image_files.large_png(7000, 8))
+    run = subprocess.run([sys.executable, "-c", LACKING, tmp_path / "white.png"], capture_output=True, text=True)
+    assert run.stdout == "There is no memory left for this image now; try again.\n", run.stderr
+
+
 def test_the_limit_is_above_a_telephones_photograph_and_below_what_eats_a_machine():
     assert 8064 * 6048 <= Settings().max_pixels < 8000 * 8000

@@ -246,12 +246,15 @@ def test_no_image_is_decoded_once_the_time_is_up(recognizers, kind):
     service = DetService(StripeDetector()) if kind == "det" else RecService(recognizers(None), 10**6)
     decoded = []
 
-    def source(room=None):
-        decoded.append(time.sleep(0.2))
-        raise BadInput("It is no image.")
+    class Slow:
+        pixels = 100
+
+        def __call__(self):
+            decoded.append(time.sleep(0.2))
+            raise BadInput("It is no image.")
 
     with pytest.raises(DeadlineExceeded):
-        service.answer([source] * 5, service.defaults, Deadline.after(0.3))
+        service.answer([Slow()] * 5, service.defaults, Deadline.after(0.3))
     assert len(decoded) == 2
 
 
@@ -259,7 +262,7 @@ def test_crops_for_which_there_is_no_room_are_not_decoded(recognizers, monkeypat
     decoded = []
     large = np.zeros((900, 1000, 3), np.uint8)
     monkeypatch.setattr(image, "_read", lambda data: decoded.append(data) or large)
-    status, answer = ask(RecService(recognizers(None), 10**6), *[encoded(large)] * 3)
+    status, answer = ask(RecService(recognizers(None), 10**6), *[encoded(large)] * 2, encoded(large[:10]))
     assert status == 200
     assert [error["index"] for error in answer["result"]["errors"]] == [1, 2]
     assert len(decoded) == 1

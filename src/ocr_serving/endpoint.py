@@ -43,6 +43,14 @@ def proxies(url: str) -> dict[str, str]:
     return {"no_proxy": host} if is_loopback(host) else {}
 
 
+def no_tls(address: str) -> str:
+    """The sentence for requests' SSLError."""
+    return (
+        f"No TLS connection to {address}: it speaks plain http, or its certificate is not trusted; the environment "
+        "variable REQUESTS_CA_BUNDLE names a file of those that are."
+    )
+
+
 def of_socket(sock: socket.socket) -> str:
     """The address that a socket is bound to."""
     return join(*sock.getsockname()[:2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -100,23 +99,6 @@ def _levelled(quads: Quads, width: NDArray[np.float32], height: NDArray[np.float
     slope, bend, spread = np.linalg.solve(places.T @ places + doubt, places.T @ slopes)
     centres[:, 1] -= half * x * (slope + bend * x / 2 + spread * y)
     return centres
-
-
-def line_order(points: NDArray[np.float32], on_one_line: Callable[[int, int], bool]) -> NDArray[np.intp]:
-    """Indices (n,) that put points (n, 2) from top to bottom, and from left to right where neighbours are on one line.
-
-    The original made one pass of swaps, which leaves longer lines unsorted; here a point moves left until its place is
-    found.
-    """
-    order = np.lexsort((points[:, 0], points[:, 1])).tolist()
-    xs = points[:, 0].tolist()
-    for i in range(1, len(order)):
-        for j in range(i, 0, -1):
-            left, right = order[j - 1], order[j]
-            if xs[right] >= xs[left] or not on_one_line(left, right):
-                break
-            order[j - 1], order[j] = right, left
-    return np.array(order, np.intp)
 
 
 def is_column(width: Any, height: Any) -> Any:

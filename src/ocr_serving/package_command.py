@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             archive = get_model(args.get_model, Path.cwd(), zoo.cache_dir(settings.load().models_dir))
             print(f"{archive.name} is here; unpack it with: tar -xzvf {archive.name}")
     except OcrServingError as error:
-        print(str(error), file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped; run the same command again to go on.", file=sys.stderr)

@@ -104,10 +104,7 @@ class WebClient:
         try:
             reply = self._session.post(self._url, json=body, timeout=_PATIENCE, proxies=self._proxies)
         except requests.exceptions.SSLError as error:
-            raise ConfigError(
-                f"The certificate of {self._url} is not trusted, or it speaks no TLS. Where the certificate is of your "
-                "own making, name it, or that of its CA, in REQUESTS_CA_BUNDLE."
-            ) from error
+            raise ConfigError(endpoint.no_tls(self._url)) from error
         except requests.ReadTimeout as error:
             raise DeadlineExceeded(f"{self._url} did not answer within {_PATIENCE:.0f} s.") from error
         except requests.exceptions.InvalidHeader as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ocr_serving import geometry
 from ocr_serving.detection import boxes_from_logits
 from ocr_serving.errors import BadInput
-from ocr_serving.geometry import Image, Quads, line_order, order_points, side_lengths
+from ocr_serving.geometry import Image, Quads, order_points, side_lengths
 from ocr_serving.logistic import logit
 from ocr_serving.settings import Settings
 
@@ -93,8 +93,15 @@ class SortedBoxes:
     def __call__(self, dt_boxes: Sequence[NDArray[Any]] | Quads) -> list[NDArray[np.float32]]:
         """The quads (4, 2) as a list; the original's one pass of swaps left long lines unsorted."""
         quads = np.asarray(dt_boxes, np.float32).reshape(-1, 4, 2)
-        tops = quads[:, 0, 1].tolist()
-        return list(quads[line_order(quads[:, 0], lambda a, b: abs(tops[a] - tops[b]) < _LINE_TOLERANCE)])
+        xs, tops = quads[:, 0].T.tolist()
+        order = np.lexsort((xs, tops)).tolist()
+        for i in range(1, len(order)):
+            for j in range(i, 0, -1):  # a box moves left until its place is found
+                left, right = order[j - 1], order[j]
+                if xs[right] >= xs[left] or abs(tops[left] - tops[right]) >= _LINE_TOLERANCE:
+                    break
+                order[j - 1], order[j] = right, left
+        return list(quads[order])
 
 
 class GetRotateCropImage:

@@ -242,10 +242,7 @@ class HttpClient(ConfiguredClient):
         except requests.Timeout as error:
             raise DeadlineExceeded(f"The time for this request ran out while {self._address} worked on it.") from error
         except requests.exceptions.SSLError as error:
-            raise UpstreamUnavailable(
-                f"No TLS connection to {self._address}: it speaks plain http, or its certificate is not trusted; the "
-                "environment variable REQUESTS_CA_BUNDLE names a file of those that are."
-            ) from error
+            raise UpstreamUnavailable(endpoint.no_tls(self._address)) from error
         except requests.RequestException as error:
             raise UpstreamUnavailable(f"No model server answers at {self._address}.") from error
         if not answer.ok:

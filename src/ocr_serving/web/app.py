@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from ocr_serving import image, image_header
 from ocr_serving.cores import usable_cores
-from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
 from ocr_serving.server.metrics import CONTENT_TYPE
 from ocr_serving.settings import Settings
@@ -126,7 +128,7 @@ def predict(service: Service, settings: Settings, this: Exchange) -> Any:
         form = request_form.parse(body, settings.max_images)
         this.images = len(form.feed)
         outputs = wanted_outputs(service, form.fetch)
-    sources = [partial(_decode, item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
+    sources = [_ImageFile(item.x, i, settings.max_pixels) for i, item in enumerate(form.feed)]
     return service.answer(sources, outputs, this.deadline, this.timings)
 
 
@@ -158,14 +160,20 @@ def read_body(limit: int, example: str) -> bytes:
     return body
 
 
-def _decode(data: bytes, i: int, max_pixels: int, room: int | None = None) -> Image:
-    """An image of a request; `room` is what is left of max_pixels for it, where they are those of all images."""
-    try:
-        width, height = image_header.size(data) or (0, 0)
-        if room is not None and room < width * height <= max_pixels:
-            raise LimitExceeded(
-                f"Up to this image the request has more than {max_pixels} pixels, the limit (max_pixels)."
-            )
-        return image.decode(data, max_pixels)
-    except BadInput as error:
-        raise type(error)(f"feed[{i}].x: {error}") from error
+@dataclass(frozen=True)
+class _ImageFile:
+    """See services.Source."""
+
+    data: bytes
+    index: int
+    max_pixels: int
+
+    @property
+    def pixels(self) -> int:
+        return math.prod(image_header.size(self.data) or (0,))
+
+    def __call__(self) -> Image:
+        try:
+            return image.decode(self.data, self.max_pixels)
+        except BadInput as error:
+            raise type(error)(f"feed[{self.index}].x: {error}") from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, OcrServingError
+from ocr_serving.errors import BadInput, BadUpstream, EngineFailed, LimitExceeded, OcrServingError
 from ocr_serving.geometry import Image, Quads
 from ocr_serving.model_dir import ORIGINAL_OUTPUT
 from ocr_serving.pipeline import Page, Pipeline
@@ -24,10 +24,20 @@ ITEM_ERRORS = (BadInput, EngineFailed, BadUpstream)
 """Errors of one image, which say nothing about the others of its request."""
 
 Outputs = dict[str, Any]
-Source = Callable[..., Image]
-"""Decodes one image of a request: uint8 (h, w, 3) BGR. Called once, without arguments, or with the pixels that there is
-room for; raises BadInput, LimitExceeded before it decodes one that has more."""
 _Found = TypeVar("_Found")
+
+
+class Source(Protocol):
+    """One image of a request."""
+
+    @property
+    def pixels(self) -> int:
+        """How many its file's header tells of; 0 if none."""
+        ...
+
+    def __call__(self) -> Image:
+        """Decode it, uint8 (h, w, 3) BGR; called once. Raises BadInput."""
+        ...
 
 
 class Service(Protocol):
@@ -186,7 +196,12 @@ class RecService:
 
         def decode(source: Source) -> Image:
             nonlocal room
-            image = source(room)
+            if room < source.pixels <= self._max_pixels:
+                room = 0  # what comes after it fails, too
+                raise LimitExceeded(
+                    f"Up to this image the request has more than {self._max_pixels} pixels, the limit (max_pixels)."
+                )
+            image = source()
             room -= image.shape[0] * image.shape[1]
             return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import requests
 from google.protobuf.message import DecodeError
 from requests.adapters import HTTPAdapter
 
-from ocr_serving import endpoint
+from ocr_serving import endpoint, forks
 from ocr_serving.compat import feeds, http_feeds
 from ocr_serving.compat.client_config import ConfiguredClient, encryption_refused
 from ocr_serving.compat.feeds import BadCall
@@ -80,6 +81,7 @@ class HttpClient(ConfiguredClient):
         self._headers: dict[str, str] = {}
         self._session = requests.Session()
         self._channel: grpc.Channel | None = None
+        forks.keep_apart(self)
 
     def connect(self, url: str | Sequence[str] | None = None, encryption: bool = False) -> None:
         """Name the server; nothing is connected before the first call.
@@ -207,6 +209,10 @@ class HttpClient(ConfiguredClient):
         """Call over gRPC: see predict."""
         sent, names = self._request(feed, fetch, batch)
         return self._attempt(lambda: self._call(_encode_proto(sent, names, log_id)))
+
+    def begin_in_child(self) -> None:
+        """See forks.Forked; gRPC looks after its connections itself."""
+        self._session = copy.deepcopy(self._session)  # which copies what is set, and no connection
 
     def close(self) -> None:
         """Close the connections."""

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from ocr_serving import endpoint
+from ocr_serving import endpoint, forks
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, DeadlineExceeded
 from ocr_serving.predictor.liveness import Liveness
@@ -41,6 +41,7 @@ class Channel:
         self._lock = threading.Lock()
         self._idle: list[socket.socket] = []
         self._closed = False
+        forks.keep_apart(self)  # two processes on one connection read each other's answers
 
     def call(self, request: Sequence[Buffer], correlation_id: int, deadline: Deadline) -> Frame:
         """Send a frame and return the frame that answers it.
@@ -67,6 +68,11 @@ class Channel:
     def close(self) -> None:
         """Close the idle connections; those of calls under way are closed when they end."""
         self._closed = True
+        self._close_idle()
+
+    def begin_in_child(self) -> None:
+        """See forks.Forked."""
+        self._lock, self.liveness = threading.Lock(), Liveness()
         self._close_idle()
 
     def _close_idle(self) -> None:

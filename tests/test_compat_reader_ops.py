@@ -9,6 +9,7 @@ import cv2
 import golden
 import numpy as np
 import pytest
+import rec_folder
 
 from ocr_serving.errors import BadInput, ConfigError
 from paddle_serving_app import reader
@@ -254,6 +255,31 @@ class TestOCRReader:
         )
         assert len(text) > 3
         assert score > 0.8
+
+    def test_another_models_output_is_never_read_with_the_folders_dictionary(self, tmp_path, monkeypatch):
+        """0.9 read every model with ppocr_keys_v1.txt; beside ocr_rec_model/ that gave other characters, no error."""
+        monkeypatch.chdir(tmp_path)
+        rec_folder.write(tmp_path / "ocr_rec_model", "uvwxyz")
+        probabilities = np.eye(5, dtype=np.float32)[None, [1, 0, 3, 2]]
+        outputs = {"save_infer_model/scale_0.tmp_1": probabilities}
+        with pytest.raises(BadInput, match=r"5 classes and the dictionary 8.*char_dict_path=FILE"):
+            reader.OCRReader().postprocess_ocrv2(outputs)
+        (tmp_path / "ppocr_keys_v1.txt").write_text("a\nb\nc\n", encoding="utf-8")
+        for ocr_reader in (reader.OCRReader(), reader.OCRReader(char_dict_path="./ppocr_keys_v1.txt")):
+            assert ocr_reader.postprocess_ocrv2(outputs) == [("acb", 1.0)]
+        seven = np.eye(7, dtype=np.float32)[None, [1, 6]]
+        found = reader.OCRReader().postprocess_ocrv2({"save_infer_model/scale_0.tmp_1": seven})
+        assert found == [("uz", 1.0)], "a model without the space at the end"
+        assert reader.OCRReader().postprocess_ocrv2({"save_infer_model/scale_0.tmp_1": probabilities[:0]}) == []
+
+    def test_a_dictionary_that_was_named_is_said_by_its_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        rec_folder.write(tmp_path / "ocr_rec_model", "uvwxyz")
+        with pytest.raises(ConfigError, match=r"dictionary keys\.txt cannot be read: No such file"):
+            reader.OCRReader(char_dict_path="keys.txt")
+        (tmp_path / "keys.txt").write_bytes("甲".encode("gbk"))
+        with pytest.raises(ConfigError, match="UTF-8"):
+            reader.OCRReader(char_dict_path="keys.txt")
 
     def test_a_missing_dictionary_is_said_in_words(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rec_folder
 import requests
 import server_process
 import zoo_models
@@ -200,6 +201,22 @@ class TestWebService:
         assert list(shapes) == [FETCH]
         assert shapes[FETCH][0] == 2
         assert seen == [False]
+
+    def test_a_rec_model_is_read_with_its_own_dictionary(self, models, tmp_path, monkeypatch):
+        """Whatever ocr_rec_model/ there is in the working directory, from which OCRReader takes its own."""
+
+        class Lines(WebService):
+            def preprocess(self, feed=[], fetch=[]):  # noqa: B006
+                line = cv2.imread(str(ROOT / "rec_img" / "line_2.png"))
+                return {"x": OCRReader().resize_norm_img(line, 8)[None]}, [FETCH], True
+
+            def postprocess(self, feed={}, fetch=[], fetch_map=None):  # noqa: B006
+                return {"res": [text for text, _ in OCRReader().postprocess_ocrv2(fetch_map)]}
+
+        rec_folder.write(tmp_path / "ocr_rec_model", "uvwxyz")
+        monkeypatch.chdir(tmp_path)
+        answer = in_process(Lines(), str(models / "ocr_rec_model")).post(DEFAULT, json=body("x"))
+        assert answer.get_json() == {"result": {"res": ["Platform 3"]}}
 
     def test_a_rec_models_outputs_may_be_the_result(self, models):
         """0.9's own postprocess, which users copied, turns them into lists in place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,7 +32,8 @@ class OCRReader:
     """Prepares crops for a CTC rec model and decodes what it answers.
 
     Without arguments, which is how the original's examples call it, the input height and the characters are those of
-    the model in ocr_rec_model/; a folder without them (made for 0.9) goes with ppocr_keys_v1.txt, as it did then.
+    the model in ocr_rec_model/; a folder without them (made for 0.9) goes with ppocr_keys_v1.txt, as it did then. Where
+    another model answered, its own dictionary is taken, as a WebService knows it, or ppocr_keys_v1.txt, if that fits.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class OCRReader:
         height, characters = _model_in_working_directory()
         self.rec_image_shape = list(image_shape or (3, height, _DEFAULT_SHAPE[2]))
         self.character_type = char_type
+        self._is_named = char_type == "en" or char_dict_path != DEFAULT_DICTIONARY
         if char_type == "en":
-            characters = ("", *_ENGLISH)
-        elif char_dict_path != DEFAULT_DICTIONARY or not characters:
-            characters = _read_dictionary(Path(char_dict_path))
-        self._characters = characters
+            self._dictionaries = [("", *_ENGLISH)]
+        elif self._is_named:
+            self._dictionaries = [_read_dictionary(Path(char_dict_path))]
+        else:
+            self._dictionaries = _unnamed_dictionaries(characters)
 
     def resize_norm_img(self, img: Image, max_wh_ratio: float) -> NDArray[np.float32]:
         """A crop, uint8 (h, w, 3), as the model's input, float32 (3, H, W), normalised, with zeros at its right.
@@ -115,20 +119,35 @@ class OCRReader:
         """
         if isinstance(outputs, Outputs):
             index, score = outputs.compact[CTC_INDEX], outputs.compact[CTC_SCORE]
-            classes = int(index.max(initial=0)) + 1
+            characters = self._fitting(len(outputs.characters), outputs.characters)
         else:
             probabilities = np.asarray(outputs.get(ORIGINAL_OUTPUT, ()), np.float32)
             if probabilities.ndim != 3:
                 raise BadInput(f"postprocess_ocrv2 takes outputs with {ORIGINAL_OUTPUT} of shape (n, t, classes).")
+            if not len(probabilities):
+                return []  # a page without text, of which a WebService knows no classes
             index, score = ctc_best(probabilities)
-            classes = probabilities.shape[2]
-        if classes > len(self._characters):
-            raise BadInput(
-                f"The rec model has {classes} classes and the dictionary {len(self._characters)}: "
-                "they do not belong together."
-            )
-        lines = (ctc_decode(i, s, self._characters) for i, s in zip(index, score, strict=True))
+            characters = self._fitting(probabilities.shape[2])
+        lines = (ctc_decode(i, s, characters) for i, s in zip(index, score, strict=True))
         return [(line.text, line.score) for line in lines]
+
+    def _fitting(self, classes: int, served: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The dictionary of a model with so many classes; `served` is its own, if known. One that was named counts.
+
+        Raises:
+            BadInput: none fits.
+        """
+        if self._is_named:
+            known, spare = self._dictionaries, len(self._dictionaries[0])
+        else:
+            known, spare = [served, *self._dictionaries], 1  # some models are trained without the space at the end
+        for characters in known:
+            if 0 <= len(characters) - classes <= spare:
+                return characters
+        raise BadInput(
+            f"The rec model has {classes} classes and the dictionary {len(self._dictionaries[0])}: they do not belong "
+            "together. Name the model's own: OCRReader(char_dict_path=FILE)."
+        )
 
 
 def _model_in_working_directory() -> tuple[int, tuple[str, ...]]:
@@ -139,13 +158,26 @@ def _model_in_working_directory() -> tuple[int, tuple[str, ...]]:
     return model.image_height or _DEFAULT_SHAPE[1], model.characters
 
 
+def _unnamed_dictionaries(characters: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Those characters, if there are any, and what ppocr_keys_v1.txt holds, if it is there."""
+    dictionaries = [characters] if characters else []
+    with suppress(ConfigError):
+        dictionaries.append(_read_dictionary(Path(DEFAULT_DICTIONARY)))
+    if not dictionaries:
+        raise ConfigError(
+            f"There is no dictionary to read texts with: neither the folder {DEFAULT_MODEL} (get it with: python3 -m "
+            "paddle_serving_app.package --get_model ocr_rec && tar -xzf ocr_rec.tar.gz) nor the file "
+            f"{DEFAULT_DICTIONARY}."
+        )
+    return dictionaries
+
+
 def _read_dictionary(path: Path) -> tuple[str, ...]:
     """Index -> text: blank first, then the lines, a space last. The original split lines of several characters."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"There is no dictionary to read texts with: neither the folder {DEFAULT_MODEL} (get it with: python3 -m "
-            f"paddle_serving_app.package --get_model ocr_rec && tar -xzf ocr_rec.tar.gz) nor the file {path}."
-        ) from error
+    except OSError as error:
+        raise ConfigError(f"The dictionary {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The dictionary {path} is no text in UTF-8.") from error
     return ("", *(line.rstrip("\r") for line in text.removesuffix("\n").split("\n")), " ")

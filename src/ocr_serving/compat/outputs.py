@@ -18,10 +18,12 @@ class Outputs(UserDict[str, Array]):
 
     Attributes:
         compact: CTC_INDEX and CTC_SCORE -> array.
+        characters: index -> text, as in model_dir.ModelDir: the model's own.
     """
 
-    def __init__(self, compact: Mapping[str, Array], load: Callable[[], Arrays]) -> None:
+    def __init__(self, compact: Mapping[str, Array], load: Callable[[], Arrays], characters: tuple[str, ...]) -> None:
         self.compact = compact
+        self.characters = characters
         self._load = load
 
     @cached_property

@@ -54,7 +54,7 @@ class WebService:
         self._settings: Settings | None = None
         self._precision: str | None = None
         self._models: list[str] = []
-        self._reads_text = False
+        self._characters: tuple[str, ...] = ()
         self._server: ModelServerProcess | None = None
         self._app: app.App | None = None
 
@@ -247,9 +247,9 @@ class WebService:
             self._server.check()
         assert self.client is not None
         run = partial(self.client.predict, feed=fed, batch=batch, deadline=deadline)
-        if not self._reads_text:
+        if not self._characters:
             return run(fetch=fetched)
-        return Outputs(run(fetch=[CTC_INDEX, CTC_SCORE]), partial(run, fetch=fetched))
+        return Outputs(run(fetch=[CTC_INDEX, CTC_SCORE]), partial(run, fetch=fetched), self._characters)
 
     def _prepared(self) -> Settings:
         if self._settings is None or not self._models:
@@ -262,7 +262,7 @@ class WebService:
 
     def _make_app(self, client: Client | LocalPredictor) -> None:
         self.client = client
-        self._reads_text = bool(model_dir.load(self._models[0]).characters)
+        self._characters = model_dir.load(self._models[0]).characters
         chosen = self._prepared()
         document = openapi.document(self._path, FORM, {}, chosen)
         view = partial(self.get_prediction, request)  # whichever is the current one

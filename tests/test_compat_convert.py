@@ -73,17 +73,18 @@ def test_paddle_model_is_written_as_the_original_wrote_it(tmp_path):
     assert names_and_shapes(model.fetches) == [("softmax_11.tmp_0", "softmax_11.tmp_0", 1, (6625,))]
 
 
+@pytest.mark.parametrize("names", [("model.pdmodel", "params.pdiparams"), ("__model__", "__params__")])
 @pytest.mark.parametrize("engine", ["openvino", "paddle"])
-def test_a_converted_paddle_model_answers_as_before(tmp_path, engine):
-    """model.pdmodel and params.pdiparams, the original's names, load although their stems differ."""
+def test_a_converted_paddle_model_answers_as_before(tmp_path, engine, names):
+    """The original's names load although their stems differ, and those of old models, which its converter kept."""
     inference_model_to_serving(
         str(zoo_models.folder("ppocrv4_mobile_rec")),
         str(tmp_path / "server"),
         str(tmp_path / "client"),
         fetch_alias_names="out",
     )
-    (tmp_path / "server" / "inference.pdmodel").rename(tmp_path / "server" / "model.pdmodel")
-    (tmp_path / "server" / "inference.pdiparams").rename(tmp_path / "server" / "params.pdiparams")
+    for file, name in zip(("inference.pdmodel", "inference.pdiparams"), names, strict=True):
+        (tmp_path / "server" / file).rename(tmp_path / "server" / name)
     predictor = LocalPredictor.load(str(tmp_path / "server"), Settings(engine=engine, precision="f32"))
     original = zoo_models.predictor("ppocrv4_mobile_rec", engine, "f32")
     feed = {"x": np.random.default_rng(0).integers(0, 255, (1, 48, 96, 3), np.uint8)}

@@ -34,6 +34,10 @@ DERIVED = (CTC_INDEX, CTC_SCORE, DET_LOGITS)
 PAGE_TEXTS, PAGE_BOXES, PAGE_SCORES = PAGE = ("res", "dt_boxes", "scores")
 """Outputs of det and rec chained in one server besides those of rec; returned only when fetched by name."""
 
+_GRAPHS = ("*.pdmodel", "inference.json", "__model__")
+_PARAMS = ("*.pdiparams", "__params__")
+"""Files of a Paddle model; the last ones are what Paddle called them before 2.0, as in many a folder made for 0.9."""
+
 DET_STRIDE = 32
 """A det model halves its input five times, so both sides are multiples of this."""
 FLOAT32, INT32 = 1, 2
@@ -79,8 +83,8 @@ class ModelDir:
 
     Attributes:
         path: the folder.
-        model_file: inference.onnx, *.pdmodel or PIR *.json.
-        params_file: *.pdiparams of a Paddle model, None for ONNX.
+        model_file: inference.onnx, *.pdmodel, PIR *.json or __model__.
+        params_file: *.pdiparams or __params__ of a Paddle model, None for ONNX.
         feeds: inputs, as declared.
         fetches: outputs, as declared, and the derived ones of a det or rec model, which need no declaration.
         normalization: for uint8 images, None where inference.yml has none.
@@ -205,12 +209,12 @@ def _model_files(folder: Path) -> tuple[Path, Path | None]:
     onnx = sorted(folder.glob("*.onnx"))
     if onnx:
         return onnx[0], None
-    graphs = sorted(folder.glob("*.pdmodel")) or sorted(folder.glob("inference.json"))
-    params = sorted(folder.glob("*.pdiparams"))
+    graphs = [file for pattern in _GRAPHS for file in sorted(folder.glob(pattern))]
+    params = [file for pattern in _PARAMS for file in sorted(folder.glob(pattern))]
     if not graphs or not params:
         raise ConfigError(
             f"Model folder {folder} holds no model: it needs inference.onnx, or inference.pdmodel (or inference.json) "
-            "with inference.pdiparams."
+            "with inference.pdiparams, or __model__ with __params__."
         )
     return graphs[0], params[0]
 

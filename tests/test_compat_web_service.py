@@ -233,6 +233,15 @@ class TestWebService:
         answer = in_process(InPlace(), str(models / "ocr_rec_model")).post(DEFAULT, json=body("x"))
         assert np.shape(answer.get_json()["result"][FETCH])[0] == 1
 
+    @pytest.mark.parametrize(("where", "status"), [("thread", -signal.SIGTERM), ("process", 0)])
+    def test_it_runs_as_one_part_of_a_program(self, small_det, where, status):
+        """In a thread, which may take no signals, or in a forked process, whose parent has the model server."""
+        with server_process.running(*legacy("elsewhere", where), Path(small_det).parent) as server:
+            image = np.zeros((3, 64, 96)).tolist()
+            answer = server.post({"feed": [{"x": image}], "fetch": [FETCH]})
+            assert np.shape(answer.json()["result"][FETCH]) == (1, 1, 64, 96)
+            assert server.stop(signal.SIGTERM) == status
+
     def test_errors_of_the_model_have_their_own_status(self, small_det):
         class Wrong(WebService):
             def preprocess(self, feed=[], fetch=[]):  # noqa: B006

@@ -64,6 +64,7 @@ class ModelServerProcess:
         self._lock = threading.Lock()  # between replacing the child and stopping for good
         self._child: _Child | None = None
         self._stopping = threading.Event()
+        self._owner = os.getpid()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     @property
@@ -94,7 +95,12 @@ class ModelServerProcess:
             raise UpstreamUnavailable(self.failure)
 
     def stop(self) -> None:
-        """End the server, which answers what it has accepted; nothing is started any more."""
+        """End the server, which answers what it has accepted; nothing is started any more.
+
+        Without effect in a process that the owner forked: the owner would start another one.
+        """
+        if os.getpid() != self._owner:
+            return
         with self._lock:
             self._stopping.set()
         if self._child is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,19 +150,24 @@ class WebService:
         self._make_app(predictor)
 
     def run_web_service(self) -> None:
-        """Answer requests until SIGINT or SIGTERM.
+        """Answer requests until SIGINT or SIGTERM; in a thread other than the main one, as long as the process lives.
 
         Raises:
             ConfigError: the port is taken, or no run_*_service was called.
         """
         chosen, flask_app = self._prepared(), self.get_app_instance()
         logs.configure(chosen.log_format)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        takes_signals = threading.current_thread() is threading.main_thread()  # Python lets no other thread
+        if takes_signals:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with endpoint.bind(chosen.host, chosen.port) as bound:
                 server = serving.Server(flask_app, bound, chosen)
                 command_line.announce(f"web service address:\nhttp://{endpoint.of_socket(bound)}{self._path}\n")
-                server.run_until_told()
+                if takes_signals:
+                    server.run_until_told()
+                else:
+                    server.run()
         except KeyboardInterrupt:
             pass  # while starting
         finally:

@@ -183,6 +183,20 @@ def test_a_taken_port_is_said_before_the_model_is_loaded(models):
     assert ended.stderr == f"127.0.0.1:{port} is taken by another process; choose another port with --port.\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from paddle_serving_server.web_service import WebService, Op",
+        "from paddle_serving_server.pipeline import PipelineClient",
+        "from paddle_serving_server import pipeline",
+    ],
+)
+def test_pipeline_scripts_learn_what_there_is_instead(line):
+    """They import Op first: what prepare_pipeline_config says, they never reached."""
+    with pytest.raises(ImportError, match=r"Pipeline services .* not offered; python3 ocr_web_server\.py reads"):
+        exec(line, {})
+
+
 @pytest.mark.parametrize("name", ["OpMaker", "OpSeqMaker", "Server"])
 def test_parts_of_a_server_name_the_command_that_takes_their_place(name):
     with pytest.raises(ImportError, match=f"no paddle_serving_server.{name} here.*-m paddle_serving_server.serve"):

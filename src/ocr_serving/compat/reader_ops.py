@@ -91,7 +91,7 @@ class URL2Image:
         Raises:
             BadInput: always.
         """
-        raise BadInput("Images are not fetched from URLs; send the image itself, as base64.")
+        raise BadInput("Images are not fetched from URLs; send the image as base64, or read a file with File2Image.")
 
 
 class Resize:

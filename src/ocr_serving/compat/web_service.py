@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 EXAMPLE = '{"feed": [{"x": "..."}], "fetch": ["res"]}'
 FORM = {"type": "object", "required": ["feed", "fetch"]}
 """JSON schema of a request's body; the rest is up to the hooks."""
+NO_PIPELINE = (
+    "Pipeline services (Op, PipelineClient, config.yml) are not offered; python3 ocr_web_server.py reads the text of "
+    "images, and a WebService runs one model with your own hooks around it."
+)
 _CPU = "-1"
 
 
@@ -234,9 +238,7 @@ class WebService:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(
-            "Pipeline services are not offered; a WebService runs one model with your own hooks around it."
-        )
+        raise ConfigError(NO_PIPELINE)
 
     def _predict(self, feed: Any, fetch: Any, deadline: Deadline | None) -> Any:
         prepared = self.preprocess(feed, fetch)

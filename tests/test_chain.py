@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from server_process import ROOT, ServerProcess
 
 from ocr_serving.compat.client import Client
+from ocr_serving.compat.http_client import HttpClient
 from ocr_serving.compat.ocr_reader import OCRReader
 from ocr_serving.errors import BadInput, ConfigError, LimitExceeded
 from ocr_serving.recognition import ctc_decode
@@ -192,6 +193,22 @@ def test_texts_come_as_strings_in_every_protocol(client, server):
             with oip.InferenceServerClient(f"127.0.0.1:{server.port}") as triton:
                 result = triton.infer("ocr", [given], outputs=[oip.InferRequestedOutput("res")])
             assert [text.decode() for text in result.as_numpy("res")] == expected
+
+
+@pytest.mark.parametrize("mode", ["proto", "json", "grpc"])
+def test_the_http_client_takes_the_client_folders_as_they_are_too(server, models, client, mode):
+    """In 0.9 both clients needed the det client's configuration edited: feed_type 20, shape 1."""
+    data = encoded(PAGES[-1].read_bytes())
+    over_http = HttpClient(raise_on_error=True)
+    over_http.load_client_config([str(models / "ocr_det_client"), str(models / "ocr_rec_client")])
+    over_http.set_http_proto(mode == "proto")
+    over_http.set_use_grpc_client(mode == "grpc")
+    over_http.connect([f"127.0.0.1:{server.port}"])
+    for image in (data, data.encode()):
+        answer = over_http.predict({"x": image}, ["res"], batch=True)
+        texts = answer["outputs"][0]["tensor"][0]["data"] if mode == "json" else answer.outputs[0].tensor[0].data
+        assert list(texts) == client.predict({"x": data}, ["res"])["res"].tolist()
+    over_http.close()
 
 
 def test_texts_come_as_json_in_the_open_inference_protocol(client, server):

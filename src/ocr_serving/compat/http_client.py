@@ -222,7 +222,8 @@ class HttpClient(ConfiguredClient):
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()
         mapping = http_feeds.as_mapping(feed, config.feeds)
-        return feeds.tensors(mapping, config.feeds, batch, http_feeds.as_array), config.known_fetches(fetch)
+        convert = http_feeds.converter(config.is_chain)
+        return feeds.tensors(mapping, config.feeds, batch, convert), config.known_fetches(fetch)
 
     def _attempt(self, call: Callable[[], Any]) -> Any:
         try:

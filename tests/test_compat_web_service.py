@@ -14,9 +14,12 @@ import server_process
 import zoo_models
 
 from ocr_serving import model_writer
+from ocr_serving.compat import numpy_bytes
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
+from paddle_serving_app.local_predict import LocalPredictor
 from paddle_serving_app.reader import OCRReader
+from paddle_serving_client import Client, HttpClient
 from paddle_serving_server.web_service import WebService
 
 ROOT = Path(__file__).parents[1]
@@ -359,9 +362,15 @@ class TestWebService:
             with pytest.raises(ConfigError, match=r"No GPU can be used|There is no GPU 99"):
                 run()
 
-    def test_fromstring_reads_bytes_again(self):
+    @pytest.mark.parametrize("made", [WebService, Client, HttpClient, LocalPredictor])
+    def test_fromstring_reads_bytes_again(self, made, models, monkeypatch):
         """Every OCR example of 0.9 decodes its images with it; numpy 2.3 took that away."""
-        WebService()
+        monkeypatch.setattr(np, "fromstring", numpy_bytes._NUMPYS)
+        each = made()
+        if made in (Client, HttpClient):
+            each.load_client_config(str(models / "ocr_det_client"))
+        if made is LocalPredictor:
+            each.load_model_config(str(models / "ocr_det_model"))
         read = np.fromstring(b"\x01\xff", np.uint8)
         assert read.tolist() == [1, 255]
         read[0] = 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr_serving import model_dir
+from ocr_serving.compat import numpy_bytes
 from ocr_serving.compat.feeds import BadCall
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
@@ -66,6 +67,7 @@ class ConfiguredClient:
 
     def load_client_config(self, model_config_path_list: str | Sequence[str]) -> None:
         """Read what the model takes and gives: see ClientConfig.load."""
+        numpy_bytes.restore_fromstring()
         self._config = ClientConfig.load(model_config_path_list)
 
     def get_feed_names(self) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocr_serving import settings
-from ocr_serving.compat import feeds
+from ocr_serving.compat import feeds, numpy_bytes
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
@@ -52,6 +52,7 @@ class LocalPredictor:
         Raises:
             ConfigError: the folder, the engine or the device cannot be used (the original killed its process group).
         """
+        numpy_bytes.restore_fromstring()
         asked = {"use_profile": use_profile, "use_trt": use_trt, "use_lite": use_lite, "use_xpu": use_xpu, **others}
         if ignored := [name for name, value in asked.items() if value]:
             logger.warning("load_model_config: %s: no effect here", ", ".join(ignored))

@@ -1,33 +1,28 @@
-"""What a process must not share with the child that it forks: open connections, and locks that a thread may hold."""
+"""What a process must not share with a child that it forks: open connections, and locks that a thread may hold."""
 
 from __future__ import annotations
 
 import os
-import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Forked(Protocol):
-    """Keeps connections."""
+class PerProcess(Generic[T]):
+    """A value that a forked child makes anew for itself, on first use. Thread-safe if threads may use two values."""
 
-    def begin_in_child(self) -> None:
-        """Connect anew, as this process is a child that was forked; the inherited connections are the parent's.
-
-        No other thread is there, and locks may be as another thread left them.
+    def __init__(self, make: Callable[[], T]) -> None:
         """
+        Args:
+            make: makes the value, now and once in each child.
+        """
+        self._make = make
+        self._pid, self._value = os.getpid(), make()
 
-
-_KEPT: weakref.WeakSet[Forked] = weakref.WeakSet()
-
-
-def keep_apart(owner: Forked) -> None:
-    """Let its begin_in_child() be called in every child that this process forks, for as long as it lives."""
-    _KEPT.add(owner)
-
-
-def _begin_in_child() -> None:
-    for owner in list(_KEPT):
-        owner.begin_in_child()
-
-
-os.register_at_fork(after_in_child=_begin_in_child)
+    def get(self) -> T:
+        """This process's value."""
+        if self._pid != os.getpid():
+            self._value = self._make()
+            self._pid = os.getpid()
+        return self._value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ import requests
 from google.protobuf.message import DecodeError
 from requests.adapters import HTTPAdapter
 
-from ocr_serving import endpoint, forks
+from ocr_serving import endpoint
 from ocr_serving.compat import feeds, http_feeds
 from ocr_serving.compat.client_config import ConfiguredClient, encryption_refused
 from ocr_serving.compat.feeds import BadCall
@@ -30,6 +29,7 @@ from ocr_serving.errors import (
     TooLarge,
     UpstreamUnavailable,
 )
+from ocr_serving.forks import PerProcess
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire import json_form, messages, meta
 from ocr_serving.wire.tensor import Tensor
@@ -79,9 +79,9 @@ class HttpClient(ConfiguredClient):
         self._compress_request, self._compress_response = False, False
         self._max_body_size = 512 * 1024 * 1024
         self._headers: dict[str, str] = {}
-        self._session = requests.Session()
+        self._retries = 0
+        self._session = PerProcess(self._new_session)
         self._channel: grpc.Channel | None = None
-        forks.keep_apart(self)
 
     def connect(self, url: str | Sequence[str] | None = None, encryption: bool = False) -> None:
         """Name the server; nothing is connected before the first call.
@@ -140,8 +140,8 @@ class HttpClient(ConfiguredClient):
         """
         if not isinstance(retry_times, int):
             raise BadCall("retry_times must be int type.")
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry_times))
+        self._retries = retry_times
+        self._session = PerProcess(self._new_session)
 
     def set_service_name(self, service_name: str) -> None:
         """The path that is called over HTTP."""
@@ -210,14 +210,17 @@ class HttpClient(ConfiguredClient):
         sent, names = self._request(feed, fetch, batch)
         return self._attempt(lambda: self._call(_encode_proto(sent, names, log_id)))
 
-    def begin_in_child(self) -> None:
-        """See forks.Forked; gRPC looks after its connections itself."""
-        self._session = copy.deepcopy(self._session)  # which copies what is set, and no connection
-
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._session.get().close()
         self._close_channel()
+
+    def _new_session(self) -> requests.Session:
+        """One with connections of its own; gRPC looks after those of forked processes itself."""
+        session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=self._retries))
+        return session
 
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()
@@ -245,7 +248,7 @@ class HttpClient(ConfiguredClient):
         url = f"{self._scheme}://{self._address}{self._service_name}"
         try:
             proxies = endpoint.proxies(url)
-            answer = self._session.post(url, body, headers=headers, timeout=self._timeout, proxies=proxies)
+            answer = self._session.get().post(url, body, headers=headers, timeout=self._timeout, proxies=proxies)
         except requests.Timeout as error:
             raise DeadlineExceeded(f"The time for this request ran out while {self._address} worked on it.") from error
         except requests.exceptions.SSLError as error:

@@ -6,10 +6,12 @@ import select
 import socket
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from ocr_serving import endpoint, forks
+from ocr_serving import endpoint
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, BadUpstream, DeadlineExceeded
+from ocr_serving.forks import PerProcess
 from ocr_serving.predictor.liveness import Liveness
 from ocr_serving.wire import frame
 from ocr_serving.wire.fields import Buffer
@@ -21,12 +23,20 @@ _LEAST_SECONDS = 1e-3
 """Shortest timeout set on a socket; 0 would mean not to wait at all."""
 
 
+@dataclass
+class _Connections:
+    """What one process has of a channel: two on one connection would read each other's answers."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    idle: list[socket.socket] = field(default_factory=list)
+    liveness: Liveness = field(default_factory=Liveness)
+
+
 class Channel:
-    """Connections to one address. Thread-safe.
+    """Connections to one address. Thread-safe, and of use in forked processes, which connect anew.
 
     Attributes:
         address: "host:port".
-        liveness: what the calls to it have shown.
     """
 
     def __init__(self, address: str) -> None:
@@ -36,12 +46,14 @@ class Channel:
             ConfigError: this is no address.
         """
         self.address = address
-        self.liveness = Liveness()
         self._host_port = endpoint.parse(address)
-        self._lock = threading.Lock()
-        self._idle: list[socket.socket] = []
+        self._connections = PerProcess(_Connections)
         self._closed = False
-        forks.keep_apart(self)  # two processes on one connection read each other's answers
+
+    @property
+    def liveness(self) -> Liveness:
+        """What the calls to the server have shown."""
+        return self._connections.get().liveness
 
     def call(self, request: Sequence[Buffer], correlation_id: int, deadline: Deadline) -> Frame:
         """Send a frame and return the frame that answers it.
@@ -70,24 +82,21 @@ class Channel:
         self._closed = True
         self._close_idle()
 
-    def begin_in_child(self) -> None:
-        """See forks.Forked."""
-        self._lock, self.liveness = threading.Lock(), Liveness()
-        self._close_idle()
-
     def _close_idle(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
+        ours = self._connections.get()
+        with ours.lock:
+            idle, ours.idle = ours.idle, []
         for sock in idle:
             sock.close()
 
     def _take(self) -> socket.socket | None:
         """The idle connection used last that the server has not closed in the meantime, if there is one."""
+        ours = self._connections.get()
         while True:
-            with self._lock:
-                if not self._idle:
+            with ours.lock:
+                if not ours.idle:
                     return None
-                sock = self._idle.pop()
+                sock = ours.idle.pop()
             if not _readable(sock):
                 return sock
             sock.close()
@@ -122,9 +131,10 @@ class Channel:
         return answer
 
     def _give_back(self, sock: socket.socket) -> None:
-        with self._lock:
+        ours = self._connections.get()
+        with ours.lock:
             if not self._closed:
-                self._idle.append(sock)
+                ours.idle.append(sock)
                 return
         sock.close()
 

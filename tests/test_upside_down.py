@@ -10,6 +10,7 @@ from PIL.Image import Resampling
 
 from ocr_serving import samples, upside_down
 from ocr_serving.detection import Detector
+from ocr_serving.draw import WEIGHT
 from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line, Recognizer
@@ -133,3 +134,31 @@ def test_lines_of_a_turned_page_read_from_its_foot_and_columns_from_the_left(siz
 def test_on_a_page_that_lies_upside_down_numbers_are_read_so_too():
     lines_as_they_lie, turned = lines(0.5, 0.6, 0.97), lines(0.98, 0.97, 0.95)
     assert upside_down.better(lines_as_they_lie, turned) == (turned, True)
+
+
+def chart(label, turn):
+    """A chart whose upright axis is named so."""
+    name = np.full((40, 260, 3), 255, np.uint8)
+    cv2.putText(name, label, (10, 28), (40, 36, 34), cv2.FontFace("uni"), 20, WEIGHT)
+    page = np.full((480, 640, 3), 255, np.uint8)
+    page[110:370, 16:56] = cv2.rotate(name, turn)
+    for i, month in enumerate(("一月份", "二月份", "三月份", "四月份")):
+        cv2.putText(page, month, (130 + 120 * i, 440), (40, 36, 34), cv2.FontFace("uni"), 22, WEIGHT)
+        cv2.rectangle(page, (140 + 120 * i, 120 + 60 * i), (180 + 120 * i, 400), (180, 120, 60), -1)
+    return page
+
+
+@pytest.mark.parametrize("turn", [cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE], ids=["down", "up"])
+@pytest.mark.parametrize("label", ["销售额（万元）", "Revenue in millions"])
+def test_the_name_of_an_upright_axis_may_read_either_way(pipeline, label, turn):
+    texts = without_spaces(pipeline.run(chart(label, turn)).texts)
+    assert without_spaces([label])[0] in [text.replace("(", "（").replace(")", "）") for text in texts]
+    assert {"一月份", "四月份"} <= set(texts)
+
+
+def test_only_doubtful_columns_are_read_turned():
+    column, row = np.array([[0, 0], [9, 0], [9, 90], [0, 90]]), np.array([[0, 0], [90, 0], [90, 9], [0, 9]])
+    failed = Line("", 0.0, error=EngineFailed("It broke."))
+    read = [*lines(0.6, 0.6, 0.95), failed, Line("", 0.0)]
+    quads = np.array([row, column, column, column, column], np.float32)
+    assert upside_down.doubtful_columns(quads, read) == [1, 4]

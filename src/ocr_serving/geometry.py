@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_serving import columns
+
 Quads = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
@@ -71,6 +73,7 @@ def reading_order(quads: Quads) -> NDArray[np.intp]:
         if near[i] > _SPECK * near[last[line]]:
             last[line] = i
     lines.sort(key=lambda line: float(ys[line].mean()))
+    lines = columns.by_column(lines, centres[:, 0] - width / 2, centres[:, 0] + width / 2, ys, height)
     return np.array([i for line in lines for i in line], np.intp)
 
 

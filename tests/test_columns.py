@@ -1,0 +1,97 @@
+"""Columns of running text are read one after another; tables, forms and receipts line by line."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ocr_serving import geometry
+
+HEIGHT, PITCH = 20, 26
+PAGE = 1200
+
+
+def boxes(cells):
+    """Quads of (left, top, width) each, HEIGHT high."""
+    left, top, width = np.array(cells, np.float32).T
+    x, y = np.stack([left, left + width, left + width, left]), np.stack([top, top, top + HEIGHT, top + HEIGHT])
+    return np.stack([x, y], axis=-1).transpose(1, 0, 2)
+
+
+def column(left, width, top, count, seed):
+    """Lines of paragraphs that fill their width more or less; the first of a paragraph is indented, the last short."""
+    random = np.random.default_rng(seed)
+    paragraph = random.integers(3, 8)
+    lines = []
+    for i in range(count):
+        indent = 30 if i % paragraph == 0 else 0
+        share = random.uniform(0.2, 0.7) if i % paragraph == paragraph - 1 else random.uniform(0.88, 1)
+        lines.append((left + indent, top + PITCH * i, width * share - indent))
+    return lines
+
+
+def paper(columns, gutter=24, shift=0):
+    """A title, columns, and the number of the page; in reading order."""
+    width = (PAGE - 100 - gutter * (columns - 1)) / columns
+    cells = [(300, 20, 600)]
+    for i in range(columns):
+        cells += column(50 + (width + gutter) * i, width, 100 + shift * i, 30 - 4 * i, i)
+    return boxes([*cells, (590, 1000, 20)])
+
+
+def table(*widths, rows=16, pitch=40):
+    """Rows of cells of these (least, most) widths, below a head."""
+    random = np.random.default_rng(1)
+    lefts = 50 + np.cumsum([0, *(most + 24 for _, most in widths[:-1])])
+    cells = [(left, 20, 60) for left in lefts]
+    for i in range(rows):
+        cells += [(left, 60 + pitch * i, random.uniform(*width)) for left, width in zip(lefts, widths, strict=True)]
+    return boxes(cells)
+
+
+def tilted(quads, degrees):
+    return cv2.transform(quads, cv2.getRotationMatrix2D((PAGE / 2, 500), degrees, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 4])
+@pytest.mark.parametrize("shift", [0, 9], ids=["lines level", "lines askew"])
+@pytest.mark.parametrize("degrees", [0, 1.5])
+def test_running_text_is_read_column_by_column(columns, shift, degrees):
+    quads = tilted(paper(columns, shift=shift), degrees)
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+def test_text_across_the_page_parts_the_columns_above_it_from_those_below():
+    left, right = column(50, 540, 20, 8, 1), column(614, 540, 20, 8, 2)
+    below = [(x, y + 300, width) for x, y, width in (*left, *right)]
+    quads = boxes([*left, *right, (50, 260, 1100), *below])
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+WORDS, ADDRESS, NUMBER, TIME = (60, 400), (300, 340), (420, 420), (190, 190)
+
+
+@pytest.mark.parametrize("pitch", [27, 32, 44])
+@pytest.mark.parametrize(
+    "widths",
+    [
+        [(20, 30), WORDS, (50, 110)],
+        [WORDS, WORDS],
+        [WORDS, WORDS, WORDS],
+        [TIME, TIME, TIME, TIME],
+        [TIME, NUMBER],
+        [NUMBER, NUMBER],
+        [ADDRESS, ADDRESS, ADDRESS],
+        [ADDRESS, (40, 60)],
+        [(80, 90), NUMBER, (80, 90), ADDRESS],
+    ],
+    ids=str,
+)
+def test_tables_and_forms_are_read_line_by_line(widths, pitch):
+    quads = table(*widths, pitch=pitch)
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+def test_a_receipt_is_read_line_by_line():
+    names = column(30, 300, 20, 20, 3)
+    quads = boxes([cell for name in names for cell in (name, (420, name[1], 60))])
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))

@@ -109,8 +109,6 @@ class Pipeline:
             lines = self._recognizer.recognize(pictures, deadline)
             if upside_down.is_likely(lines):
                 quads, lines = self._read_turned(quads, lines, pictures, deadline)
-            else:
-                lines = self._columns_turned(quads, lines, pictures, deadline)
         if seen is not image:
             quads = sideways.back(quads, image.shape[1])
         least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
@@ -138,26 +136,11 @@ class Pipeline:
     def _read_turned(
         self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
     ) -> tuple[Quads, list[Line]]:
-        """The lines of a page that may lie upside down, as they are best read."""
-        lines, is_turned = upside_down.better(lines, self._again(lines, pictures, deadline))
-        return upside_down.in_order(quads, lines) if is_turned else (quads, lines)
-
-    def _columns_turned(
-        self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
-    ) -> list[Line]:
-        """The lines; those that stand may read from below, as the name of a chart's axis does."""
-        doubtful = upside_down.doubtful_columns(quads, lines)
-        if doubtful:
-            first = [lines[i] for i in doubtful]
-            again = self._again(first, [pictures[i] for i in doubtful], deadline)
-            for i, a, b in zip(doubtful, first, again, strict=True):
-                lines[i] = b if upside_down.is_surer(a, b) else a
-        return lines
-
-    def _again(self, lines: list[Line], pictures: list[Image], deadline: Deadline | None) -> list[Line]:
-        """The lines of these pictures turned by half; as they were if they cannot be read again."""
+        """The lines of a page that may lie upside down, as they are best read; as they were if they cannot be again."""
         try:
-            return self._recognizer.recognize(upside_down.turned(pictures), deadline)
+            again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
         except _NOT_AGAIN as error:
-            logger.info("Lines were not read upside down, too: %s", error)
-            return lines
+            logger.info("A page was not read upside down, too: %s", error)
+            return quads, lines
+        lines, is_turned = upside_down.better(lines, again)
+        return upside_down.in_order(quads, lines) if is_turned else (quads, lines)

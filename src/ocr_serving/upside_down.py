@@ -1,4 +1,4 @@
-"""Pages that lie upside down, and columns that read from below: as they lie, they read as doubtful nonsense."""
+"""Pages that lie upside down: each line reads as doubtful nonsense, and turned by half as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ocr_serving.geometry import Image, Quads, is_column, side_lengths
+from ocr_serving.geometry import Image, Quads, side_lengths
 from ocr_serving.recognition import Line
 
 _DOUBTFUL = 0.85
@@ -27,17 +27,6 @@ def turned(crops: Sequence[Image]) -> list[Image]:
     return [crop[::-1, ::-1] for crop in crops]
 
 
-def doubtful_columns(quads: Quads, lines: Sequence[Line]) -> list[int]:
-    """Indices of the lines that stand, quads (n, 4, 2), and read so badly that they may stand the other way round."""
-    stands = is_column(*side_lengths(quads)).tolist()
-    return [i for i, line in enumerate(lines) if stands[i] and line.letters < _DOUBTFUL and line.error is None]
-
-
-def is_surer(line: Line, turned: Line) -> bool:
-    """Whether a line is to be believed as it reads when turned by half."""
-    return turned.letters >= max(_SURE, line.letters + _GAIN) and len(turned.text) >= _LEAST
-
-
 def better(lines: Sequence[Line], again: Sequence[Line]) -> tuple[list[Line], bool]:
     """Of each line the reading to be believed, as it lies or turned by half (`again`); and whether the page is turned.
 
@@ -45,7 +34,7 @@ def better(lines: Sequence[Line], again: Sequence[Line]) -> tuple[list[Line], bo
     as good as 00:60.
     """
     pairs = list(zip(lines, again, strict=True))
-    surer = [is_surer(a, b) for a, b in pairs]
+    surer = [b.letters >= max(_SURE, a.letters + _GAIN) and len(b.text) >= _LEAST for a, b in pairs]
     is_turned = 2 * sum(surer) > sum(max(len(a.text), len(b.text)) >= _LEAST for a, b in pairs)
     if is_turned:
         surer = [b.error is None and b.letters > a.letters - _GAIN for a, b in pairs]

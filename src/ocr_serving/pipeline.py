@@ -107,8 +107,7 @@ class Pipeline:
             pictures = crops(seen, quads, self._recognizer.height)
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
-            if upside_down.is_likely(lines):
-                quads, lines = self._read_turned(quads, lines, pictures, deadline)
+            quads, lines = self._read_turned(quads, lines, pictures, deadline)
         if seen is not image:
             quads = sideways.back(quads, image.shape[1])
         least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
@@ -136,11 +135,25 @@ class Pipeline:
     def _read_turned(
         self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
     ) -> tuple[Quads, list[Line]]:
-        """The lines of a page that may lie upside down, as they are best read; as they were if they cannot be again."""
+        """The lines, some or all of which may lie upside down, as they are best read; as they were if they cannot be
+        again.
+
+        The doubtful ones are read first, then the others where those show that lines lie upside down.
+        """
+        again: dict[int, Line] = {}
+        lying = np.zeros(len(lines), np.bool_)
         try:
-            again = self._recognizer.recognize(upside_down.turned(pictures), deadline)
+            again |= self._turned(upside_down.doubtful(lines, quads), pictures, deadline)
+            lying = upside_down.lying_so(lines, again, quads)
+            again |= self._turned([i for i in np.flatnonzero(lying).tolist() if i not in again], pictures, deadline)
         except _NOT_AGAIN as error:
-            logger.info("A page was not read upside down, too: %s", error)
-            return quads, lines
-        lines, is_turned = upside_down.better(lines, again)
-        return upside_down.in_order(quads, lines) if is_turned else (quads, lines)
+            logger.info("Lines were not read upside down, too: %s", error)
+        lines = upside_down.better(lines, again, lying)
+        return upside_down.in_order(quads, lines) if 2 * np.count_nonzero(lying) > len(lying) else (quads, lines)
+
+    def _turned(self, indices: list[int], pictures: list[Image], deadline: Deadline | None) -> dict[int, Line]:
+        """Of these lines, index -> its reading turned by half."""
+        if not indices:
+            return {}
+        read = self._recognizer.recognize(upside_down.turned([pictures[i] for i in indices]), deadline)
+        return dict(zip(indices, read, strict=True))

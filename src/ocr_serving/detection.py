@@ -100,6 +100,12 @@ class Detector:
         self._predictor = predictor
         self._settings = settings
 
+    def scale(self, image: Image) -> float:
+        """How many times as large as an image, uint8 (h, w, 3), det sees it at a first look."""
+        height, width = image.shape[:2]
+        size = map_size(width, height, self._settings.det_limit_side, self._settings.det_enlarge)
+        return float(max(size) / max(width, height))
+
     def detect(self, image: Image, deadline: Deadline | None = None) -> Detection:
         """The text boxes of a BGR image, uint8 (h, w, 3).
 

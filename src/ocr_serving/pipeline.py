@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import sideways, upside_down
+from ocr_serving import blocks, sideways, upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector, is_cut_out
 from ocr_serving.errors import (
@@ -98,6 +98,19 @@ class Pipeline:
             The predictors' errors.
         """
         timings = timings or Timings()
+        quads, lines = self._read(image, deadline, timings)
+        likely = blocks.find(quads, lines)
+        if likely and self._detector.scale(image) <= blocks.SHRUNK:
+            quads, lines = self._read_blocks(likely, image, quads, lines, deadline, timings)
+        kept = [i for i, line in enumerate(lines) if line.text]
+        return Page(
+            quads[kept],
+            tuple(lines[i] for i in kept),
+            tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
+        )
+
+    def _read(self, image: Image, deadline: Deadline | None, timings: Timings) -> tuple[Quads, list[Line]]:
+        """The boxes of an image, in reading order, and what was read of each; lines of too low a score have no text."""
         with timings.stage("det"):
             seen, quads = self._detect(image, deadline)
         whole = not len(quads) and is_cut_out(image)
@@ -111,12 +124,30 @@ class Pipeline:
         if seen is not image:
             quads = sideways.back(quads, image.shape[1])
         least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
-        kept = [i for i, line in enumerate(lines) if line.text and line.score >= least]
-        return Page(
-            quads[kept],
-            tuple(lines[i] for i in kept),
-            tuple(Unread(quad, line.error) for quad, line in zip(quads, lines, strict=True) if line.error is not None),
-        )
+        return quads, [line if line.score >= least else replace(line, text="") for line in lines]
+
+    def _read_blocks(
+        self,
+        likely: list[int],
+        image: Image,
+        quads: Quads,
+        lines: list[Line],
+        deadline: Deadline | None,
+        timings: Timings,
+    ) -> tuple[Quads, list[Line]]:
+        """The boxes and lines of an image, those that turn out to be blocks replaced by the lines in them."""
+        found = {i: (quads[i : i + 1], [line]) for i, line in enumerate(lines)}
+        for i in likely:
+            part, start = blocks.cut_out(image, quads[i])
+            try:
+                inner, read = self._read(part, deadline, timings)
+            except _NOT_AGAIN as error:
+                logger.info("A block was not looked at: %s", error)
+                continue
+            inside = blocks.lines_of(quads[i], inner + start, read)
+            if inside:
+                found[i] = (inner[inside] + start, [read[k] for k in inside])
+        return np.concatenate([boxes for boxes, _ in found.values()]), [x for _, read in found.values() for x in read]
 
     def _detect(self, image: Image, deadline: Deadline | None) -> tuple[Image, Quads]:
         """The page, turned where it lies on its side, and its boxes in reading order."""

@@ -86,9 +86,9 @@ def better(first, turned, quads=None):
 def test_doubtful_lines_are_read_turned_if_many_are_or_most():
     assert upside_down.doubtful(lines(0.0, 0.95, 0.5, 0.86), boxes(column(4))) == [2, 3]
     sure = lines(*[1.0] * 10)
-    few, many = [sure + lines(*[0.8] * count) for count in (5, 6)]
-    assert upside_down.doubtful(few, boxes(column(15))) == []
-    assert upside_down.doubtful(many, boxes(column(16))) == [*range(10, 16)]
+    few, many = [sure + lines(*[0.8] * count) for count in (7, 8)]
+    assert upside_down.doubtful(few, boxes(column(17))) == []
+    assert upside_down.doubtful(many, boxes(column(18))) == [*range(10, 18)]
 
 
 def test_doubtful_lines_that_stand_are_read_turned_be_they_ever_so_few():

@@ -13,7 +13,7 @@ from ocr_serving.recognition import Line
 _DOUBTFUL = 0.9
 """Lines whose letters score less are read turned by half, too: nine in ten that lie upside down, and of those that lie
 as they should one in a hundred on receipts, a fifth on photos."""
-_MANY = 6
+_MANY = 8
 """Doubtful lines of a page, among which some may lie upside down; fewer are but the illegible words of a photo."""
 _SURE, _GAIN, _LEAST = 0.9, 0.1, 2
 """A line turned by half is believed from this score on, if that is so much more, and it has so many characters."""
@@ -22,8 +22,9 @@ _NEIGHBOURS = 5
 
 
 def doubtful(lines: Sequence[Line], quads: Quads) -> list[int]:
-    """Indices of the lines that may lie upside down: doubtful ones that stand, quads (n, 4, 2), and if there are many, or
-    more than others, by lines with letters, each as much as it is long, all doubtful ones."""
+    """Indices of the lines that may lie upside down, of boxes (n, 4, 2): those that are doubtful, if there are many, or
+    more of them than others, by lines with letters, each as much as it is long; else those of them that stand.
+    """
     found = [i for i, line in enumerate(lines) if 0 < line.letters < _DOUBTFUL]
     share = sum(len(lines[i].text) for i in found) / max(1, sum(len(line.text) for line in lines if line.letters))
     if len(found) >= _MANY or share > 0.5:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+import time
 
 import msgspec
 import numpy as np
@@ -133,7 +135,8 @@ def test_tensors_that_do_not_fit_are_refused_in_words(tensor, sentence):
 
 @given(arrays)
 def test_nested_and_flat_data_mean_the_same(array):
-    nested = json.dumps(array.tolist() if np.isfinite(array).all() else [json_array.encode(array)]).encode()
+    finite = np.isfinite(array).all()
+    nested = json.dumps(array.tolist()).encode() if finite else b"[%b]" % bytes(json_array.encode(array))
     np.testing.assert_array_equal(json_array.decode(nested, array.dtype), array.ravel(), strict=True)
 
 
@@ -145,3 +148,43 @@ def test_nested_and_flat_data_mean_the_same(array):
 def test_data_of_another_type_is_refused(data, dtype):
     with pytest.raises(BadInput, match=np.dtype(dtype).name):
         json_array.decode(data.encode(), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i8", "?"])
+def test_arrays_of_many_pieces_are_read_and_written(monkeypatch, dtype):
+    monkeypatch.setattr(json_array, "_PIECE", 3)
+    array = np.arange(100).astype(dtype).reshape(10, 10)
+    text = bytes(json_array.encode(array))
+    assert json.loads(text) == array.ravel().tolist()
+    for written in (text, json.dumps(array.tolist(), indent=1).encode()):
+        np.testing.assert_array_equal(json_array.decode(written, array.dtype), array.ravel(), strict=True)
+    assert json_array.decode(b"[[], [], [], [ ]]", array.dtype).size == 0
+
+
+@pytest.mark.parametrize(
+    "data", ["[[], [], [], 1]", "[1, 2, 3, [], 4]", "[1, 2, 3, 4, []]", '["1,2,3,4,5,6"]', "[1, 2, {}]"]
+)
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_what_is_no_array_of_numbers_is_refused_in_any_piece(monkeypatch, data, piece):
+    monkeypatch.setattr(json_array, "_PIECE", piece)
+    with pytest.raises(BadInput, match="float32"):
+        json_array.decode(data.encode(), np.dtype("f4"))
+
+
+def test_other_threads_do_not_wait_for_a_large_array():
+    """A thread that wants to run every millisecond does, while 64 MB of JSON are read and written."""
+    waits, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            begin = time.monotonic()
+            time.sleep(0.001)
+            waits.append(time.monotonic() - begin)
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    array = json_array.decode(b"[%b1]" % (b"1," * 2**23), np.dtype("f4"))
+    json_array.encode(array)
+    done.set()
+    ticking.join()
+    assert max(waits) < 0.5

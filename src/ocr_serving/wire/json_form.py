@@ -23,7 +23,7 @@ _Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class _Tensor(Struct, omit_defaults=True):
-    """A Tensor message; as everywhere in this JSON, null is a field left out."""
+    """A Tensor message; as everywhere in this JSON, null is a field left out. _unpack() puts Raw where numbers are."""
 
     int64_data: list[int] | None = None
     float_data: list[float] | None = None

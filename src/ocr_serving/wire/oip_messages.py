@@ -85,8 +85,7 @@ def _read_contents(given: pb.InferTensor) -> NDArray[Any]:
     contents = getattr(given.contents, _CONTENTS[given.datatype])
     if given.datatype == oip_tensor.BYTES:
         return oip_tensor.from_strings(contents, given.shape)
-    # A list, since newer protobufs' own containers are cast without a look at the range.
-    return elements.fill(given.shape, json_array.from_list(list(contents), oip_tensor.dtype_of(given.datatype)))
+    return elements.fill(given.shape, json_array.from_list(contents, oip_tensor.dtype_of(given.datatype)))
 
 
 def _value(parameter: pb.InferParameter) -> Any:

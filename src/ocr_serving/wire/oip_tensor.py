@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import Raw
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
@@ -73,7 +74,7 @@ def to_raw(tensor: Tensor) -> Buffer:
     return elements.to_bytes(tensor.array.astype(dtype_of(datatype), copy=False))
 
 
-def to_json(tensor: Tensor) -> list[Any]:
+def to_json(tensor: Tensor) -> list[str] | Raw:
     """The elements of an output for a JSON encoder; see json_array.encode."""
     return tensor.strings() if tensor.array.dtype.kind in "SU" else json_array.encode(tensor.array)
 

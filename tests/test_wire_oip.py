@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import numpy as np
 import pytest
@@ -90,6 +91,16 @@ def test_typed_contents(array):
 
 STRINGS = [b"first", "zweites ä".encode(), b""]
 JOINED = b"first\0zweites \xc3\xa4\0"
+
+
+def test_strings_that_lie_deep_are_not_copied_once_a_level():
+    count, depth = 100_000, 400
+    data = b"[" * depth + b",".join([b'""'] * count) + b"]" * depth
+    body = b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [%d], "data": %b}]}' % (count, data)
+    begin = time.process_time()
+    [tensor] = oip_json.decode_request(memoryview(body), None).tensors
+    assert tensor.array.size == count - 1
+    assert time.process_time() - begin < 0.2
 
 
 def test_strings_become_what_general_model_service_makes_of_them():

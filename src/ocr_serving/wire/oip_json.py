@@ -138,9 +138,17 @@ def _read_data(given: _Input) -> NDArray[Any]:
 
 
 def _strings(data: Any) -> list[bytes]:
-    """The strings of a JSON array, which may be nested."""
-    if isinstance(data, str):
-        return [data.encode()]
-    if not isinstance(data, list):
-        raise BadInput("Its data must be an array of strings, flat or nested.")
-    return [string for each in data for string in _strings(each)]
+    """The strings of a JSON array, which may be nested; each is looked at once, however deep it lies."""
+    strings = []
+    levels = [iter([data])]
+    while levels:
+        for each in levels[-1]:
+            if isinstance(each, list):
+                levels.append(iter(each))
+                break
+            if not isinstance(each, str):
+                raise BadInput("Its data must be an array of strings, flat or nested.")
+            strings.append(each.encode())
+        else:
+            levels.pop()
+    return strings

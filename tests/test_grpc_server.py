@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from rpc_peers import assert_every_client_gets_its_own, connect, numbers, remote, serving, wait_until
 
 from ocr_serving import endpoint
+from ocr_serving.server import grpc_server
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import messages
 from ocr_serving.wire.tensor import Tensor
@@ -255,3 +257,39 @@ def relay(server_address):
         joined.start()
         yield endpoint.of_socket(listener), deaf.set
     joined.join(30)
+
+
+def http2_frame(kind, flags, stream, payload):
+    return struct.pack("!IBBI", len(payload), 0, 0, 0)[1:4] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+def call_without_window(stream, body):
+    """The frames of a call whose answer may not be sent."""
+    fields = {":method": "POST", ":scheme": "http", ":path": f"{SERVICE}/inference", ":authority": "x"}
+    fields |= {"content-type": "application/grpc", "te": "trailers"}
+    head = b"".join(b"\0" + b"".join(bytes([len(t)]) + t.encode() for t in field) for field in fields.items())
+    data = struct.pack("!BI", 0, len(body)) + body
+    return http2_frame(1, 4, stream, head) + http2_frame(0, 1, stream, data)
+
+
+def test_answers_that_a_client_does_not_take_are_bounded_and_given_up(doubler, monkeypatch):
+    monkeypatch.setattr(grpc_server, "_MOST_UNTAKEN", 30_000)
+    body = request(np.zeros((1, 3_000), np.float32))
+    with serving(doubler, limits=Limits(send_seconds=1)) as server, connect(server.address) as client:
+        client.sendall(PREFACE + http2_frame(4, 0, 0, struct.pack("!HI", 4, 0)))  # SETTINGS_INITIAL_WINDOW_SIZE
+        for i in range(3):
+            client.sendall(call_without_window(2 * i + 1, body))
+            wait_until(lambda answers=i + 1: doubler.calls == answers)
+        with calling(server) as call:
+            with pytest.raises(grpc.RpcError, match="Clients have not taken 36") as refused:
+                wait_until(lambda: not call(request(numbers(3)), timeout=30))
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            time.sleep(1.1)
+            wait_until(lambda: answered(call))
+
+
+def answered(call):
+    try:
+        return output(call(request(numbers(3)), timeout=30)).tolist() == [[6]]
+    except grpc.RpcError:
+        return False

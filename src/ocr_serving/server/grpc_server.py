@@ -19,12 +19,16 @@ from ocr_serving.server.grpc_methods import GeneralModelMethods, Method, MethodG
 from ocr_serving.server.limits import Limits
 from ocr_serving.server.service import ModelService
 from ocr_serving.server.splice import SplicedConnection
+from ocr_serving.server.untaken import UntakenAnswers
 from ocr_serving.server.workers import Workers
 
 _SPARE_THREADS = 16
 """For calls that wait for nothing, while as many requests as there is room for wait for their turn."""
 _STREAMS = 1000
-"""Calls of one connection at once. Clients wait with more of them, and the workers' bound is met long before."""
+"""Calls of one connection at once. Clients wait with more of them, and the workers' bound, or that on answers which
+the client does not take, is met long before."""
+_MOST_UNTAKEN = 2**30
+"""Bytes of answers that wait for their clients."""
 _MOST_BYTES = 2**31 - 1
 """The largest limit that grpcio knows."""
 
@@ -36,6 +40,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Serve from now on; `address` is the server's, with which brpc's error texts begin."""
         self._general_model = GeneralModelMethods(service, workers, address)
         self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers))
+        self._untaken = UntakenAnswers(_MOST_UNTAKEN, limits.send_seconds)
         self._private = f"ocr-serving-{secrets.token_hex(16)}"
         self._server = grpc.server(
             ThreadPoolExecutor(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
@@ -69,14 +74,17 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         path = handler_call_details.method
         for group in self._groups:
             if path in group.methods:
-                return _handler(group, group.methods[path])
-        return _handler(self._general_model, _no_such_method)
+                return _handler(group, group.methods[path], self._untaken)
+        return _handler(self._general_model, _no_such_method, self._untaken)
 
 
-def _handler(group: MethodGroup, method: Method) -> grpc.RpcMethodHandler:
+def _handler(group: MethodGroup, method: Method, untaken: UntakenAnswers) -> grpc.RpcMethodHandler:
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            return method(request, _deadline(context), _has_left(context))
+            untaken.make_room()
+            answer = method(request, _deadline(context), _has_left(context))
+            untaken.add(context, len(answer))
+            return answer
         except ConnectionError as error:
             context.abort(grpc.StatusCode.CANCELLED, str(error))
         except Exception as error:

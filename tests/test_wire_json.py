@@ -104,8 +104,10 @@ def test_no_body_is_an_empty_request():
         (b'{"a":' * 10_000, "Invalid json format"),
         (b"[1]", "Expected `object`, got `array`"),
         (b'{"tensor": {}}', "at `$.tensor`"),
-        (b'{"tensor": [{"int64_data": [1.5]}]}', "Expected `int`, got `float` - at `$.tensor[0].int64_data[0]`"),
-        (b'{"tensor": [{"float_data": "1"}]}', "at `$.tensor[0].float_data`"),
+        (b'{"tensor": [{}, {"int64_data": [1.5]}]}', "array of int64, flat or nested - at `$.tensor[1].int64_data`"),
+        (b'{"tensor": [{"elem_type": 1, "float_data": "1"}]}', "at `$.tensor[0].float_data`"),
+        (b'{"tensor": [{"elem_type": 1, "float_data": [[1]]}]}', "Expected a flat array - at `$.tensor[0].float_data`"),
+        (b'{"tensor": [%b]}' % b",".join([b"{}"] * 10_001), "length <= 10000 - at `$.tensor`"),
         (b'{"tensor": [{"shape": [2147483648]}]}', "at `$.tensor[0].shape[0]`"),
         (b'{"tensor": [{"int_data": [2147483648], "elem_type": 2, "shape": [1]}]}', "out of the range of int32"),
         (b'{"tensor": [{"tensor_content": "*"}]}', "at `$.tensor[0].tensor_content`"),
@@ -171,7 +173,8 @@ def test_what_is_no_array_of_numbers_is_refused_in_any_piece(monkeypatch, data, 
         json_array.decode(data.encode(), np.dtype("f4"))
 
 
-def test_other_threads_do_not_wait_for_a_large_array():
+@pytest.mark.parametrize("form", [False, True])
+def test_other_threads_do_not_wait_for_a_large_array(form):
     """A thread that wants to run every millisecond does, while 64 MB of JSON are read and written."""
     waits, done = [], threading.Event()
 
@@ -183,8 +186,11 @@ def test_other_threads_do_not_wait_for_a_large_array():
 
     ticking = threading.Thread(target=tick)
     ticking.start()
-    array = json_array.decode(b"[%b1]" % (b"1," * 2**23), np.dtype("f4"))
-    json_array.encode(array)
+    text = b"[%b1]" % (b"1," * 2**23)
+    if form:
+        json_form.decode_request(b'{"tensor": [{"elem_type": 1, "float_data": %b}]}' % text)
+    else:
+        json_array.encode(json_array.decode(text, np.dtype("f4")))
     done.set()
     ticking.join()
     assert max(waits) < 0.5

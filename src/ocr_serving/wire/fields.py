@@ -10,7 +10,7 @@ from ocr_serving.errors import BadInput
 Buffer: TypeAlias = bytes | memoryview
 """Bytes to be sent or just received; a memoryview is one-dimensional and of format "B", so len() counts bytes."""
 
-_MAX_FIELDS = 10_000
+MAX_FIELDS = 10_000
 """Most fields of one message; no model has that many inputs and outputs."""
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
@@ -64,8 +64,8 @@ def cut(message: memoryview, number: int) -> tuple[list[memoryview], bytes]:
     contents: list[memoryview] = []
     rest: list[memoryview] = []
     for seen, field in enumerate(split(message)):
-        if seen == _MAX_FIELDS:
-            raise BadInput(f"The message has more than {_MAX_FIELDS} fields.")
+        if seen == MAX_FIELDS:
+            raise BadInput(f"The message has more than {MAX_FIELDS} fields.")
         if field.number == number and field.content is not None:
             contents.append(field.content)
         else:

@@ -1,35 +1,39 @@
 """Request and Response of GeneralModelService in brpc's JSON (json2pb, which is not protobuf's canonical JSON).
 
 Names are the .proto's, fields at their default are left out, 64-bit integers are numbers, bytes are base64. Numbers
-that JSON lacks: see json_array.encode.
+that JSON lacks: see json_array.encode. Arrays of numbers are passed on as text (Raw), since json_array reads and writes
+them piece by piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+import numpy as np
+from msgspec import Meta, Raw, Struct
+from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
 from ocr_serving.wire import elements, json_array
 from ocr_serving.wire import general_model_pb2 as pb
-from ocr_serving.wire.fields import Buffer
+from ocr_serving.wire.fields import MAX_FIELDS, Buffer
 from ocr_serving.wire.messages import Request
 from ocr_serving.wire.tensor import STRING, TENSOR_CONTENT, PackedTensor, Tensor, layout_of
 
+_ABSENT = Raw(b"")
 _Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class _Tensor(Struct, omit_defaults=True):
-    """A Tensor message; as everywhere in this JSON, null is a field left out. _unpack() puts Raw where numbers are."""
+    """A Tensor message; as everywhere in this JSON, null is a field left out."""
 
-    int64_data: list[int] | None = None
-    float_data: list[float] | None = None
-    int_data: list[int] | None = None
-    float64_data: list[float] | None = None
-    bool_data: list[bool] | None = None
+    int64_data: Raw = _ABSENT
+    float_data: Raw = _ABSENT
+    int_data: Raw = _ABSENT
+    float64_data: Raw = _ABSENT
+    bool_data: Raw = _ABSENT
     data: list[str] | None = None
     elem_type: _Int32 | None = None
     shape: list[_Int32] | None = None
@@ -40,7 +44,7 @@ class _Tensor(Struct, omit_defaults=True):
 
 
 class _Request(Struct):
-    tensor: list[_Tensor] | None = None
+    tensor: Annotated[list[_Tensor], Meta(max_length=MAX_FIELDS)] | None = None
     fetch_var_names: list[str] | None = None
     log_id: int | None = None
 
@@ -73,7 +77,7 @@ def decode_request(body: Buffer) -> Request:
         raise BadInput(f"{error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput("Invalid json format") from error
-    tensors = tuple(map(_pack, request.tensor or ()))
+    tensors = tuple(_pack(tensor, f"$.tensor[{i}]") for i, tensor in enumerate(request.tensor or ()))
     return Request(tensors, tuple(request.fetch_var_names or ()))
 
 
@@ -96,7 +100,7 @@ def encode_response(engine_name: str, runs: Sequence[Sequence[Tensor]], profile_
     return _ENCODER.encode(_Response(outputs, list(profile_time)))
 
 
-def _pack(tensor: _Tensor) -> PackedTensor:
+def _pack(tensor: _Tensor, place: str) -> PackedTensor:
     elem_type = tensor.elem_type or 0
     message = pb.Tensor(
         elem_type=elem_type, shape=tensor.shape, lod=tensor.lod, name=tensor.name, alias_name=tensor.alias_name
@@ -107,10 +111,24 @@ def _pack(tensor: _Tensor) -> PackedTensor:
     if elem_type == STRING:
         message.data.extend(tensor.data or ())
     elif (layout := layout_of(elem_type)) and layout.field != TENSOR_CONTENT:
-        values = getattr(tensor, layout.field_name)
-        if values:
-            raws[layout.field] = elements.to_bytes(json_array.from_list(values, layout.dtype))
+        text = bytes(getattr(tensor, layout.field_name))
+        array = _numbers(text, layout.dtype, f"{place}.{layout.field_name}")
+        if array.size:
+            raws[layout.field] = elements.to_bytes(array)
     return PackedTensor(message, raws)
+
+
+def _numbers(text: bytes, dtype: np.dtype[Any], place: str) -> NDArray[Any]:
+    """The elements in a field, which may be absent."""
+    if text in (b"", b"null"):
+        return np.empty(0, dtype)
+    try:
+        array = json_array.decode(text, dtype)
+    except BadInput as error:
+        raise BadInput(f"{str(error).removesuffix('.')} - at `{place}`.") from error
+    if text.count(b"[") > 1:
+        raise BadInput(f"Expected a flat array - at `{place}`.")
+    return array
 
 
 def _unpack(tensor: Tensor) -> _Tensor:

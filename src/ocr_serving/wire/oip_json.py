@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
 from ocr_serving.wire import elements, json_array, oip, oip_tensor
-from ocr_serving.wire.fields import Buffer
+from ocr_serving.wire.fields import MAX_FIELDS, Buffer
 from ocr_serving.wire.oip import OipRequest
 from ocr_serving.wire.tensor import Tensor
 
@@ -39,7 +39,7 @@ class _Output(Struct):
 
 
 class _Request(Struct):
-    inputs: list[_Input]
+    inputs: Annotated[list[_Input], Meta(max_length=MAX_FIELDS)]
     id: str = ""
     outputs: list[_Output] | None = None
     parameters: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ import pytest
 from http_peers import assert_alive, get
 from rpc_peers import CAPTURES, connect, frame_of, numbers, read_frame, remote, request, serving, values, wait_until
 
+from ocr_serving.server import service
 from ocr_serving.server.limits import Limits
 from ocr_serving.wire import compression, frame, messages, meta
 from ocr_serving.wire import general_model_pb2 as pb
@@ -99,6 +100,17 @@ def test_inputs_and_names_that_do_not_fit_are_answered_in_words(server, tensors,
         answer = read_frame(client)
     assert (answer.meta.response.error_code, answer.meta.correlation_id) == (1003, 9)
     assert sentence in answer.meta.response.error_text
+
+
+def test_runs_end_where_their_outputs_are_too_much_for_an_answer(server, doubler, monkeypatch):
+    monkeypatch.setattr(service, "MAX_BODY", 100)
+    payload = messages.encode_request([Tensor("x", "image", numbers(*range(10)))] * 9, ["out"])
+    with connect(server.address) as client:
+        client.sendall(b"".join(frame.encode(meta.for_request(1), payload)))
+        answer = read_frame(client)
+    assert answer.meta.response.error_code == 1003
+    assert "The outputs take 120 bytes or more, and an answer may hold 100" in answer.meta.response.error_text
+    assert doubler.calls == 3
 
 
 def test_inputs_that_come_several_times_are_as_many_runs(server):

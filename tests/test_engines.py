@@ -18,7 +18,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.engine.base import Normalizer, SessionPool, normalize
 from ocr_serving.engine.processor import has_amx
 from ocr_serving.engine.select import load_engine
-from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed
+from ocr_serving.errors import BadInput, ClientLeft, ConfigError, DeadlineExceeded, EngineFailed, TooLarge
 from ocr_serving.logistic import sigmoid
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, DET_LOGITS
 from ocr_serving.predictor.local import LocalPredictor
@@ -295,6 +295,16 @@ def test_an_input_that_the_model_cannot_take_harms_no_other(precision, fetch, de
         with pytest.raises(EngineFailed):
             engine.run({engine.inputs[0]: np.zeros((1, 65, 70, 3), np.uint8)}, [name], None)
         np.testing.assert_array_equal(engine.run(good, [name], None)[name], before)
+
+
+def test_lines_whose_probabilities_would_be_too_many_are_refused_unread():
+    folder = model_dir.load(str(zoo_models.folder("ppocrv6_tiny_rec")))
+    rec = LocalPredictor.load(folder, Settings(), most_bytes=5 * 10 * len(folder.characters) * 4)
+    lines = np.zeros((6, 48, 80, 3), np.uint8)
+    assert rec.predict({"x": lines[:5]})[OUTPUT].shape == (5, 10, len(folder.characters))
+    with pytest.raises(TooLarge, match="for 6 lines of 80 pixels take"):
+        rec.predict({"x": lines})
+    assert rec.predict({"x": lines}, [CTC_INDEX])[CTC_INDEX].shape == (6, 10)
 
 
 @pytest.mark.parametrize("width", [1, 7])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rpc_peers import CAPTURES
 
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, TooLarge
 from ocr_serving.wire import json_array, json_form
 from ocr_serving.wire.tensor import Tensor
 
@@ -194,3 +194,11 @@ def test_other_threads_do_not_wait_for_a_large_array(form):
     done.set()
     ticking.join()
     assert max(waits) < 0.5
+
+
+def test_an_array_that_takes_too_much_as_json_is_given_up_on_the_way(monkeypatch):
+    monkeypatch.setattr(json_array, "MAX_BODY", 1000)
+    monkeypatch.setattr(json_array, "_PIECE", 10)
+    assert len(bytes(json_array.encode(np.zeros(200, np.float32)))) == 801
+    with pytest.raises(TooLarge, match="more than 1000 bytes as JSON"):
+        json_array.encode(np.zeros(300, np.float32))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput
-from ocr_serving.server.service import ModelService
+from ocr_serving.server.service import ModelService, check_size
 from ocr_serving.wire.messages import MOST_RUNS, Request
 from ocr_serving.wire.tensor import Tensor
 
@@ -33,14 +34,17 @@ def answer(
         encode: puts engine name, the runs' outputs and profile_time into a Response, as messages.encode_response does.
 
     Raises:
-        BadInput: a tensor that is none, or has a level of detail, or too many runs. What ModelService.infer raises
-            passes through.
+        BadInput: a tensor that is none, or has a level of detail, or too many runs.
+        TooLarge: the runs' outputs are too much for one answer. What ModelService.infer raises passes through.
     """
     begin = _now_us()
     if any(tensor.lod for tensor in request.tensors):
         raise BadInput("Level-of-detail offsets (lod) are not taken; send inputs of one shape.")
     tensors = [Tensor(tensor.name, tensor.alias, tensor.unpack()) for tensor in request.tensors]
-    outputs = [service.infer(run, request.fetch, deadline) for run in _runs(tensors)]
+    outputs: list[list[Tensor]] = []
+    for run in _runs(tensors):
+        outputs.append(service.infer(run, request.fetch, deadline))
+        check_size(chain.from_iterable(outputs))
     return encode(service.engine_name, outputs, [begin, _now_us()])
 
 

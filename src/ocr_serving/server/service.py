@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.errors import BadInput, NotFound
+from ocr_serving.errors import BadInput, NotFound, TooLarge
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Arrays, Predictor
 from ocr_serving.server.metrics import Metrics
+from ocr_serving.wire.frame import MAX_BODY
 from ocr_serving.wire.tensor import Tensor
 
 ENGINE_NAME = "GeneralInferOp_0"
@@ -83,6 +84,7 @@ class ModelService:
         Raises:
             NotFound: no such model.
             BadInput: an unknown or repeated name, or what the predictor refuses. What else it raises passes through.
+            TooLarge: see check_size().
         """
         with self._leased() as models:
             name = next(iter(models)) if model is None else model
@@ -91,7 +93,9 @@ class ModelService:
             with self.metrics.inference(name):
                 outputs = served.predictor.predict(feed, fetch, deadline)
         names = {variable.alias: variable.name for variable in served.fetches}
-        return [Tensor(names[alias], alias, array) for alias, array in outputs.items()]
+        found = [Tensor(names[alias], alias, array) for alias, array in outputs.items()]
+        check_size(found)
+        return found
 
     def replace(self, models: Mapping[str, ServedModel]) -> None:
         """Serve other models from the next call on; calls under way finish on the old ones, which are then freed."""
@@ -138,6 +142,19 @@ class _Generation:
         if unused:
             for model in self.models.values():
                 model.predictor.close()
+
+
+def check_size(outputs: Iterable[Tensor]) -> None:
+    """Make sure that an answer can hold the outputs.
+
+    Raises:
+        TooLarge: no client of bRPC would take them, and other protocols are not to cost more memory.
+    """
+    size = sum(output.array.nbytes for output in outputs)
+    if size > MAX_BODY:
+        raise TooLarge(
+            f"The outputs take {size} bytes or more, and an answer may hold {MAX_BODY}; send or fetch less at once."
+        )
 
 
 def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:

@@ -17,6 +17,7 @@ from ocr_serving.predictor.local import LocalPredictor
 from ocr_serving.server.sequence import SequencePredictor
 from ocr_serving.server.service import ServedModel
 from ocr_serving.settings import Settings
+from ocr_serving.wire.frame import MAX_BODY
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Workflow:
             single: dict[str, ServedModel] = {}
             for step, name in zip(self._steps, self._names, strict=True):
                 folder = model_dir.load(step.model, step.conf)
-                predictor = LocalPredictor.load(folder, step.settings, step.runtime_threads or None)
+                predictor = LocalPredictor.load(folder, step.settings, step.runtime_threads or None, MAX_BODY)
                 predictors.append(predictor)
                 runner = _batching(predictor, step)
                 undo.callback(runner.close)

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving.errors import BadInput
+from ocr_serving.errors import BadInput, TooLarge
+from ocr_serving.wire.frame import MAX_BODY
 
 _ELEMENTS: dict[str, msgspec.json.Decoder[Any]] = {
     # Not strict: protobuf's JSON also writes numbers as strings ("12", "NaN", "Infinity") and takes 1.0 for 1.
@@ -31,10 +32,19 @@ def encode(array: NDArray[Any]) -> msgspec.Raw:
     A float32 becomes the double of the same value. JSON has no NaN and no infinity; they become the strings "NaN",
     "Infinity" and "-Infinity", as in protobuf's own JSON: every protobuf library reads them, and so does
     np.array(values, np.float32).
+
+    Raises:
+        TooLarge: it takes more than MAX_BODY bytes.
     """
     flat = array.ravel()
-    pieces = (flat[at : at + _PIECE] for at in range(0, flat.size, _PIECE))
-    return msgspec.Raw(b"[%b]" % b",".join(msgspec.json.encode(_elements(piece).tolist())[1:-1] for piece in pieces))
+    pieces = []
+    size = 0
+    for at in range(0, flat.size, _PIECE):
+        pieces.append(msgspec.json.encode(_elements(flat[at : at + _PIECE]).tolist())[1:-1])
+        size += len(pieces[-1])
+        if size > MAX_BODY:
+            raise TooLarge(f"An array takes more than {MAX_BODY} bytes as JSON, the limit; ask for it in binary.")
+    return msgspec.Raw(b"[%b]" % b",".join(pieces))
 
 
 def decode(text: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:

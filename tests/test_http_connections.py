@@ -57,6 +57,14 @@ class TestConnections:
 
         assert json_tensor(post(server, chunks()))["float_data"] == [42]
 
+    def test_a_body_of_tiny_chunks_is_refused_long_before_its_end(self, server):
+        with connect(server.address) as client:
+            client.sendall(raw_request(b"2\r\n  \r\n" * 1200, "Transfer-Encoding: chunked"))
+            assert b"400 Bad Request" in client.recv(100)
+        body = json_body(21).encode()
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+        assert b'"float_data":[42.0]' in converse(server, raw_request(chunks, "Transfer-Encoding: chunked"))
+
     def test_a_client_that_asks_first_is_told_to_go_on(self, server):
         body = json_body(1).encode()
         with connect(server.address) as client:

@@ -22,6 +22,9 @@ METHODS = ("GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH")
 """The methods that a connection may begin with."""
 
 _RECEIVE = 256 * 1024
+_FREE_CHUNKS, _LEAST_CHUNK = 1000, 16
+"""How many chunks of a body may be of any size, and how many bytes further ones must have on the average: a chunk costs
+as much work as 50 kB of data."""
 _LINGER_SECONDS = 2.0
 """How long a client that was refused may go on sending: to close at once would destroy the answer on its way."""
 
@@ -107,9 +110,13 @@ class HttpConnection:
         if self._http.they_are_waiting_for_100_continue:
             self._sock.sendall(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
         body = bytearray()
+        chunks = 0
         while not isinstance(event := self._next_event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 body += event.data
+                chunks += event.chunk_start
+                if (chunks - _FREE_CHUNKS) * _LEAST_CHUNK > len(body):
+                    raise h11.RemoteProtocolError("The chunks are too small", 400)
                 if len(body) > self._limits.body_bytes:
                     raise self._too_large()
         return replace(head, body=memoryview(body))

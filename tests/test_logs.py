@@ -3,8 +3,11 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 
+import image_files
 import pytest
 from rpc_peers import wait_until
 
@@ -107,3 +110,29 @@ def test_a_stream_that_takes_nothing_is_borne(logger, stream):
     for _ in range(3):
         logger.info("line")
     wait_until(lambda: not handler._lines.unfinished_tasks)
+
+
+FULL_STDERR = """
+import os, sys, threading
+from ocr_serving import image, logs
+
+logs.configure("text")
+_, full = os.pipe()
+os.set_blocking(full, False)
+try:
+    while True:
+        os.write(full, b"x")
+except BlockingIOError:
+    os.set_blocking(full, True)
+os.dup2(full, 2)
+threading.Timer(20, os._exit, [1]).start()
+image.decode(sys.stdin.buffer.read(), 10_000_000)
+os._exit(0)
+"""
+
+
+def test_an_odd_image_waits_for_no_reader_of_stderr():
+    """libpng says "tRNS: invalid" of this one."""
+    data = image_files.files()["png rgb"]
+    odd = data[:33] + image_files.png_chunk(b"tRNS", b"") + data[33:]
+    assert subprocess.run([sys.executable, "-c", FULL_STDERR], input=odd, timeout=60).returncode == 0

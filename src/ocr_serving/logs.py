@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import logging
+import os
 import queue
 import re
 import sys
@@ -30,6 +33,24 @@ def configure(log_format: Literal["text", "json"]) -> None:
     handler = BackgroundHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    _mute_c_libraries()
+
+
+@functools.cache
+def _mute_c_libraries() -> None:
+    """Let what C libraries print to stderr go nowhere, once for the process.
+
+    libpng and libjpeg print what is odd about a client's image, and where nobody reads stderr they wait for ever, and
+    with them the request. What the process says when it breaks does not go through C's `stderr`, and still comes.
+    """
+    libc = ctypes.CDLL(None)
+    try:
+        stream = ctypes.c_void_p.in_dll(libc, "stderr")
+    except ValueError:  # another C library, where it is no variable
+        return
+    libc.fopen.restype = ctypes.c_void_p
+    if nowhere := libc.fopen(os.devnull.encode(), b"w"):
+        stream.value = nowhere
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:

@@ -18,6 +18,8 @@ Buffer = bytes | memoryview
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"tRNS", b"eXIf")
 """Transparency and orientation; critical chunks, whose names begin with a capital, are kept besides."""
+_PICTURE = b"IDAT"
+"""The one kind of which a file may have several."""
 _MAX_CHUNKS = 100_000
 _GREY, _PALETTE = 0, 3
 
@@ -41,8 +43,12 @@ def essential(data: bytes) -> bytes:
 
 
 def _kept_chunks(data: bytes) -> Iterator[tuple[bytes, Buffer]]:
-    """The (type, whole chunk) of each chunk that matters, up to the end of the picture."""
+    """The (type, whole chunk) of each chunk that matters, up to the end of the picture.
+
+    Of what may come but once, the first: libpng passes over the others, too, but with a line on stderr for each.
+    """
     view = memoryview(data)
+    seen: set[bytes] = set()
     position = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
         start, header = position, data[position : position + 8]
@@ -55,7 +61,9 @@ def _kept_chunks(data: bytes) -> Iterator[tuple[bytes, Buffer]]:
         if kind[:1] < b"a" or kind in _KEPT:
             if zlib.crc32(view[start + 4 : position - 4]) != int.from_bytes(data[position - 4 : position], "big"):
                 raise BadInput("The PNG file is damaged: its data does not fit the checksums in it.")
-            yield kind, view[start:position]
+            if kind == _PICTURE or kind not in seen:
+                yield kind, view[start:position]
+            seen.add(kind)
         if kind == b"IEND":
             return
     raise BadInput(f"The PNG file is made of more than {_MAX_CHUNKS} chunks.")

@@ -23,7 +23,7 @@ from http_peers import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rpc_peers import CAPTURES, assert_every_client_gets_its_own, connect, serving, wait_until
+from rpc_peers import CAPTURES, assert_every_client_gets_its_own, connect, request, serving, wait_until
 
 from ocr_serving.server.limits import Limits
 
@@ -257,3 +257,17 @@ class TestLeaving:
             return [json_tensor(answer)["float_data"] for answer in answers]
 
         assert_every_client_gets_its_own(ask)
+
+
+@pytest.mark.parametrize("begin", [request(1, 1.0)[:20], raw_request(b"", "Content-Length: 100000")])
+def test_a_request_that_trickles_in_keeps_no_connection(doubler, begin):
+    with serving(doubler, limits=Limits(idle_seconds=0.5)) as server, connect(server.address) as client:
+        client.sendall(begin)
+        end = time.monotonic() + 10
+        with contextlib.suppress(OSError):
+            while time.monotonic() < end:
+                client.sendall(b"\0")
+                time.sleep(0.1)
+        assert time.monotonic() < end
+        wait_until(lambda: not server._open)
+        assert_alive(server)

@@ -22,6 +22,7 @@ from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, NotFound, OcrServingError, TooLarge
 from ocr_serving.server import faults, general_model
 from ocr_serving.server.limits import Limits
+from ocr_serving.server.pace import Pace
 from ocr_serving.server.service import ModelService
 from ocr_serving.server.workers import Workers
 from ocr_serving.wire import compression, frame, messages, meta
@@ -54,7 +55,7 @@ class BrpcConnection:
     def serve(self) -> None:
         """Answer requests until the client leaves, stalls or sends what is no frame."""
         try:
-            while (request := frame.read(self._recv_into, self._limits.body_bytes)) is not None:
+            while (request := self._read()) is not None:
                 if not request.meta.HasField("request"):
                     raise BadInput("The frame holds no request.")
                 self._slots.acquire()
@@ -74,6 +75,17 @@ class BrpcConnection:
         """Write the answers that are ready, then no more; returns when that is done or the time is up."""
         self._answers.put(None)
         self._writer.join(seconds)
+
+    def _read(self) -> Frame | None:
+        """The next frame; None where the client left."""
+        pace = Pace(self._limits.idle_seconds)
+
+        def recv_into(buffer: memoryview) -> int:
+            count = self._recv_into(buffer)
+            pace.received(count)
+            return count
+
+        return frame.read(recv_into, self._limits.body_bytes)
 
     def _accept(self, request: Frame) -> None:
         """Put the request in line, or say why not."""

@@ -16,6 +16,7 @@ from ocr_serving.server import faults
 from ocr_serving.server.http import HttpAnswer, HttpRequest, Route
 from ocr_serving.server.http_routes import Routes
 from ocr_serving.server.limits import Limits
+from ocr_serving.server.pace import Pace
 from ocr_serving.wire import frame
 
 METHODS = ("GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH")
@@ -104,6 +105,7 @@ class HttpConnection:
 
         Raises:
             TooLarge: it is larger than allowed; most of it has not been read.
+            TimeoutError: it comes too slowly.
         """
         if int(head.headers.get("content-length", 0)) > self._limits.body_bytes:
             raise self._too_large()
@@ -111,7 +113,9 @@ class HttpConnection:
             self._sock.sendall(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
         body = bytearray()
         chunks = 0
+        pace = Pace(self._limits.idle_seconds)
         while not isinstance(event := self._next_event(), h11.EndOfMessage):
+            pace.received(len(event.data) if isinstance(event, h11.Data) else 0)
             if isinstance(event, h11.Data):
                 body += event.data
                 chunks += event.chunk_start

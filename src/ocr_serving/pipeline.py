@@ -99,8 +99,8 @@ class Pipeline:
         """
         timings = timings or Timings()
         quads, lines = self._read(image, deadline, timings)
-        is_shrunk = self._detector.scale(image) <= blocks.SHRUNK
-        if is_shrunk and (likely := blocks.find(quads, lines)):
+        likely = blocks.find(quads, lines)
+        if likely and self._detector.scale(image) <= blocks.SHRUNK:
             quads, lines = self._read_blocks(likely, image, quads, lines, deadline, timings)
         kept = [i for i, line in enumerate(lines) if line.text]
         return Page(

@@ -24,16 +24,18 @@ Steps = tuple[NDArray[np.integer], NDArray[np.float32]]
 """Class index (t,) and its probability (t,) of each time step."""
 
 
-def pieces(width: int, height: int, longest: int, target_height: int) -> list[Window]:
-    """The pieces of a line, all of one width; the line itself where rec's longest input holds it.
+def pieces(width: int, height: int, longest: int, size: int) -> list[Window]:
+    """The pieces of a line, all of one width; the line itself where rec reads it in one.
 
     Args:
         width: of the line in pixels.
         height: of the line in pixels.
-        longest: width of rec's longest input in pixels.
-        target_height: height of rec's input in pixels.
+        longest: width of a line that is read in one piece, if it is 48 pixels high.
+        size: of a piece, likewise.
     """
-    size = max(1, longest * height // target_height)
+    if 48 * width <= longest * height:
+        return windows(width, width, 0)
+    size = max(1, size * height // 48)
     return windows(width, size, min(OVERLAP * height, size // 2))
 
 

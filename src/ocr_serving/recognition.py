@@ -54,7 +54,8 @@ CROWDED_PORTION_SECONDS = 0.05
 _MEMORY = 0.9
 """Weight of the portions before the latest in the pace: the last ten or so count."""
 LONGEST_LINE = 3200
-"""Widest line read in one piece, at a height of 48; its input is the widest there is."""
+"""Widest line read in one piece, at a height of 48; its input is the widest there is. The pieces of longer ones are not
+squeezed: as dense as small print is, rec passes over letters of them, and is sure of the others."""
 
 
 @dataclass(frozen=True)
@@ -149,29 +150,28 @@ class Recognizer:
 
     def _lines(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
         """The text of each crop; crops longer than LONGEST_LINE are read in pieces."""
-        longest = LONGEST_LINE * self.height // 48
-        cuts = [pieces(crop.shape[1], crop.shape[0], longest, self.height) for crop in crops]
+        squeeze = self._settings.rec_squeeze
+        cuts = [pieces(crop.shape[1], crop.shape[0], LONGEST_LINE, WIDTHS[-1]) for crop in crops]
         short = [crop[:, part.start : part.stop] for crop, parts in zip(crops, cuts, strict=True) for part in parts]
-        read = iter(self._recognize(short, deadline))
-        return [
-            self._joined([next(read) for _ in parts], parts, longest * crop.shape[0] / self.height)
-            for crop, parts in zip(crops, cuts, strict=True)
-        ]
+        squeezes = [1.0 if len(parts) > 1 else squeeze for parts in cuts for _ in parts]
+        widths = [self._width(crop, exponent) for crop, exponent in zip(short, squeezes, strict=True)]
+        read = iter(self._recognize(short, widths, deadline))
+        return [self._joined([next(read) for _ in parts], parts) for parts in cuts]
 
-    def _joined(self, read: Sequence[Line], parts: Sequence[Window], width: float) -> Line:
-        """The line that was read in pieces, each `width` pixels of the line wide."""
+    def _joined(self, read: Sequence[Line], parts: Sequence[Window]) -> Line:
+        """The line that was read in pieces."""
         failed = [line for line in read if line.error is not None]
         if failed or len(read) == 1:
             return (failed or read)[0]
         steps = [(line.index, line.probability) for line in read]
+        width = parts[0].stop - parts[0].start
         return ctc_decode(*join(steps, parts, width / max(1, len(read[0].index))), self._characters)
 
-    def _recognize(self, crops: Sequence[Image], deadline: Deadline | None) -> list[Line]:
-        """The text of each crop, none of which is longer than LONGEST_LINE.
+    def _recognize(self, crops: Sequence[Image], widths: Sequence[int], deadline: Deadline | None) -> list[Line]:
+        """The text of each crop, none of which is longer than LONGEST_LINE, read at these widths.
 
         No more portions are handed over than keep the workers busy, so that other images' lines get their turn.
         """
-        widths = [self._width(crop, self._settings.rec_squeeze) for crop in crops]
         left = portions(batches(widths, self._settings, self._runs), self._runs, self._portion_width)
         lines: list[Line] = [Line("", 0.0)] * len(crops)
         runs: dict[Future[list[Line]], list[int]] = {}
@@ -210,7 +210,7 @@ class Recognizer:
         """The lines of a portion; doubtful ones that were squeezed are read again as they are, the better reading kept.
 
         Doubt is of letters and digits: the dots of a leader are often unsure, and nobody needs them read twice. Pieces
-        of a line, which must all be squeezed alike, take the widest input as they are.
+        of a line, which must all be squeezed alike, are not squeezed at all.
         """
         begin = time.monotonic()
         lines = self._read(portion, crops, deadline)

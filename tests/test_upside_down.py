@@ -139,6 +139,15 @@ def test_numbers_are_read_as_the_lines_around_them_lie():
     assert found == [*upright, *turned[4:]]
 
 
+def test_prices_beside_words_that_rec_cannot_read_stay_as_they_are():
+    """On menus in Hebrew or Armenian a few lines read well turned by half, too, by chance."""
+    first = [line for word in lines(*[0.7] * 8) for line in (word, Line("60", 0.99, 0.99))]
+    turned = [line for word in lines(0.95, 0.95, *[0.7] * 6) for line in (word, Line("09", 0.99, 0.99))]
+    found, lying = better(first, turned)
+    assert not any(lying)
+    assert [line.text for line in found[1::2]] == ["60"] * 8
+
+
 @pytest.mark.parametrize("error", [BadUpstream, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable])
 def test_a_page_that_cannot_be_read_again_is_answered_as_it_was_read(error):
     class ReadsOnce:

@@ -54,14 +54,15 @@ def lying_so(lines: Sequence[Line], again: Mapping[int, Line], quads: Quads) -> 
     """Which lines (n,) stand where lines lie upside down, quads (n, 4, 2): everywhere on a page that does.
 
     Else, as where one receipt of several does, it is said by the nearest lines that can tell. Numbers cannot, unless
-    they were doubtful: 60 is as good as 09.
+    they were doubtful: 60 is as good as 09. Words that are doubtful either way speak against it, as those of a script
+    that rec does not read: by chance some of them read well turned by half, and the prices beside them are right.
     """
     if is_page(lines, again):
         return np.ones(len(lines), np.bool_)
     surely = np.array([i in again and is_surely(line, again[i]) for i, line in enumerate(lines)], np.bool_)
     if np.count_nonzero(surely) < _LEAST:
         return np.zeros(len(lines), np.bool_)
-    tells = surely | np.array([line.letters >= _SURE and any(map(str.isalpha, line.text)) for line in lines])
+    tells = surely | np.array([len(line.text) >= _LEAST and any(map(str.isalpha, line.text)) for line in lines])
     centres = quads.mean(axis=1)
     nearest = [
         np.linalg.norm(centres[tells] - centre, axis=1).argsort(kind="stable")[:_NEIGHBOURS] for centre in centres

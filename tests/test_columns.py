@@ -95,3 +95,20 @@ def test_a_receipt_is_read_line_by_line():
     names = column(30, 300, 20, 20, 3)
     quads = boxes([cell for name in names for cell in (name, (420, name[1], 60))])
     np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+@pytest.mark.parametrize("pitch", [24, 27, 32])
+@pytest.mark.parametrize("last", [(50, 60), (350, 60)], ids=["a total", "a gap"])
+def test_numbers_that_fill_their_cells_are_read_line_by_line_whatever_ends_them(last, pitch):
+    rows = [cell for i in range(14) for cell in ((50, 60 + pitch * i, 220), (350, 60 + pitch * i, 240))]
+    foot = (last[0], 60 + pitch * 14, last[1])
+    quads = boxes([(50, 20, 60), (350, 20, 60), *rows, foot])
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sentences_beside_their_translation_are_read_line_by_line(seed):
+    random = np.random.default_rng(seed)
+    rows = [(left, 20 + 27 * i, 340 * random.uniform(0.66, 1)) for i in range(14) for left in (50, 450)]
+    quads = boxes(rows)
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))

@@ -17,7 +17,7 @@ _WIDE, _ALIKE = 10.0, 2.0
 filled, as with dates or the numbers of accounts, are narrower, or beside narrower ones."""
 _GUTTER = 0.5
 """Least width of what is between two columns, in heights of a line; boxes are a little larger than their text."""
-_FULL, _SHARE = 0.75, 0.6
+_FULL, _SHARE = 0.85, 0.6
 """How much of the column's width a full line takes at least, and how many of the lines are full."""
 _ENDS = 0.8
 """Of the column's width, how far a line goes at most that ends a paragraph."""
@@ -118,7 +118,7 @@ class _Page:
         widths = [self._width(column) for column in columns]
         if max(widths) > _ALIKE * min(widths) or not all(map(self._runs, columns, widths)):
             return []
-        if not any(map(self._has_paragraphs, columns, widths)):
+        if not all(map(self._has_paragraphs, columns, widths)):
             return []
         return [line for column in columns for line in column]
 
@@ -143,7 +143,10 @@ class _Page:
         return bool(full >= _SHARE * len(column))
 
     def _has_paragraphs(self, column: Sequence[Sequence[int]], width: float) -> bool:
-        """Whether a line after the first ends early or is indented; cells of numbers are alike, below their head."""
+        """Whether a line after the first ends early or is indented.
+
+        Cells of numbers are alike, below their head: in each of the columns, as one may have a gap, or say how many.
+        """
         begin = min(self._left[line[0]] for line in column)
         end = begin + _ENDS * width
         return any(self._right[line[-1]] < end or self._left[line[0]] > begin + self._height for line in column[1:])

@@ -10,6 +10,7 @@ from ocr_serving.errors import EngineFailed
 from ocr_serving.pipeline import Pipeline
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
+from ocr_serving.timings import Timings
 
 RECEIPT = next(sample for sample in samples.render() if sample.name == "imgs/receipt.jpg")
 SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
@@ -54,6 +55,15 @@ def test_a_block_that_cannot_be_looked_at_costs_no_other_line(pipeline, monkeypa
     monkeypatch.setattr(pipeline._detector, "detect", once)
     assert pipeline.run(photo((2000, 1500))).texts == ()
     assert len(calls) == 2
+
+
+def test_blocks_show_no_more_than_the_picture_all_together(pipeline, monkeypatch):
+    """Lines askew from corner to corner cost a look at all of it each."""
+    image, looks = np.zeros((3000, 4000, 3), np.uint8), []
+    askew = np.array([[0, 300], [300, 0], [3600, 2600], [3300, 2900]], np.float32)
+    monkeypatch.setattr(pipeline, "_read", lambda part, *_: looks.append(part.size) or (askew[None], [Line("", 0.0)]))
+    pipeline._read_blocks([0, 1, 2], image, np.stack([askew] * 3), [Line("E", 0.6, 0.6)] * 3, None, Timings())
+    assert len(looks) == 1
 
 
 def test_only_large_boxes_that_are_hard_to_read_may_be_blocks():

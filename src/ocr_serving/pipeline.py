@@ -137,8 +137,12 @@ class Pipeline:
     ) -> tuple[Quads, list[Line]]:
         """The boxes and lines of an image, those that turn out to be blocks replaced by the lines in them."""
         found = {i: (quads[i : i + 1], [line]) for i, line in enumerate(lines)}
+        room = image.size  # cut-outs of long lines that lie askew may show all of it, each
         for i in likely:
             part, start = blocks.cut_out(image, quads[i])
+            if part.size > room:
+                continue
+            room -= part.size
             try:
                 inner, read = self._read(part, deadline, timings)
             except _NOT_AGAIN as error:

@@ -21,7 +21,7 @@ _FULL, _SHARE = 0.85, 0.6
 """How much of the column's width a full line takes at least, and how many of the lines are full."""
 _ENDS = 0.8
 """Of the column's width, how far a line goes at most that ends a paragraph."""
-_LEAST_LINES = 4
+_LEAST_LINES = 6
 """Of a column."""
 _PITCH = 1.6
 """From line to line in a column, in heights; rows of a table stand farther apart."""

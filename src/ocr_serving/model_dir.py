@@ -34,9 +34,10 @@ DERIVED = (CTC_INDEX, CTC_SCORE, DET_LOGITS)
 PAGE_TEXTS, PAGE_BOXES, PAGE_SCORES = PAGE = ("res", "dt_boxes", "scores")
 """Outputs of det and rec chained in one server besides those of rec; returned only when fetched by name."""
 
-_GRAPHS = ("*.pdmodel", "inference.json", "__model__")
-_PARAMS = ("*.pdiparams", "__params__")
-"""Files of a Paddle model; the last ones are what Paddle called them before 2.0, as in many a folder made for 0.9."""
+GRAPHS = ("*.onnx", "*.pdmodel", "inference.json", "__model__")
+PARAMS = ("*.pdiparams", "__params__")
+"""Files of a model and, if it is Paddle's, of its parameters, the preferred ones first; the last ones are what Paddle
+called them before 2.0, as in many a folder made for 0.9."""
 
 DET_STRIDE = 32
 """A det model halves its input five times, so both sides are multiples of this."""
@@ -205,12 +206,15 @@ def read_conf(path: Path) -> tuple[tuple[Variable, ...], tuple[Variable, ...]]:
     return feeds, fetches
 
 
+def files_like(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files of a folder that fit a pattern: those of the first one sorted by name, then those of the next one."""
+    return [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+
+
 def _model_files(folder: Path) -> tuple[Path, Path | None]:
-    onnx = sorted(folder.glob("*.onnx"))
-    if onnx:
-        return onnx[0], None
-    graphs = [file for pattern in _GRAPHS for file in sorted(folder.glob(pattern))]
-    params = [file for pattern in _PARAMS for file in sorted(folder.glob(pattern))]
+    graphs, params = files_like(folder, GRAPHS), files_like(folder, PARAMS)
+    if graphs and graphs[0].suffix == ".onnx":
+        return graphs[0], None
     if not graphs or not params:
         raise ConfigError(
             f"Model folder {folder} holds no model: it needs inference.onnx, or inference.pdmodel (or inference.json) "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,6 @@ from ocr_serving import model_dir, model_writer
 from ocr_serving.compat import graph_variables
 from ocr_serving.errors import ConfigError
 from ocr_serving.model_dir import Variable
-
-_MODELS = ("*.onnx", "*.pdmodel", "inference.json", "__model__")
-_PARAMS = ("*.pdiparams", "__params__")
 
 
 def inference_model_to_serving(
@@ -53,10 +49,10 @@ def inference_model_to_serving(
         ConfigError: no such model, a damaged one, another number of aliases than the model has variables, or a folder
             that holds another model already.
     """
-    model = _file(Path(dirname), model_filename, _MODELS)
-    params = None if model.suffix == ".onnx" else _file(Path(dirname), params_filename, _PARAMS)
+    model = _file(Path(dirname), model_filename, model_dir.GRAPHS)
+    params = None if model.suffix == ".onnx" else _file(Path(dirname), params_filename, model_dir.PARAMS)
     names = _served_names(model, params)
-    feeds, fetches = _variables(model, params, names)
+    feeds, fetches = graph_variables.read(model, params)
     feeds = _with_aliases(feeds, feed_alias_names)
     fetches = _with_aliases(sorted(fetches, key=lambda variable: variable.name), fetch_alias_names)
     if show_proto:
@@ -71,14 +67,14 @@ def inference_model_to_serving(
 
 def _file(folder: Path, name: str | None, patterns: Sequence[str]) -> Path:
     """The file of that name, or the first that fits a pattern."""
-    found = [folder / name] if name else [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    found = [folder / name] if name else model_dir.files_like(folder, patterns)
     if not found or not found[0].is_file():
         raise ConfigError(f"{folder} holds no {name or ' or '.join(patterns)}.")
     return found[0]
 
 
 def _served_names(model: Path, params: Path | None) -> list[str]:
-    """What the files are called in the server's folder: as they were, where model_dir finds them under that name."""
+    """What the files are called in the server's folder: as they were, or as in the original if they end otherwise."""
     if params is None:
         return [model.name]
     if model.suffix == ".json":
@@ -87,16 +83,6 @@ def _served_names(model: Path, params: Path | None) -> list[str]:
         model.name if model.suffix == ".pdmodel" else "model.pdmodel",
         params.name if params.suffix == ".pdiparams" else "params.pdiparams",
     ]
-
-
-def _variables(model: Path, params: Path | None, names: Sequence[str]) -> tuple[list[Variable], list[Variable]]:
-    """What the graph has, read under the names that say what kind of file each is."""
-    with tempfile.TemporaryDirectory() as folder:
-        links = [Path(folder) / name for name in names]
-        for link, file in zip(links, (model, params), strict=False):
-            if file:
-                link.symlink_to(file.resolve())
-        return graph_variables.read(links[0], links[1] if params else None)
 
 
 def _with_aliases(variables: Sequence[Variable], aliases: str | None) -> list[Variable]:
@@ -128,7 +114,7 @@ def _write_server(
 def _refuse_another_model(folder: Path, names: Sequence[str]) -> None:
     """Raise ConfigError if a file in the folder would be taken for the model, or its parameters, in place of ours."""
     there = {*names, *(path.name for path in folder.iterdir())}
-    for name, patterns in zip(names, (_MODELS, _PARAMS), strict=False):
+    for name, patterns in zip(names, (model_dir.GRAPHS, model_dir.PARAMS), strict=False):
         first = next(file for pattern in patterns for file in sorted(fnmatch.filter(there, pattern)))
         if first != name:
             raise ConfigError(f"{folder} holds another model already, {first}; take an empty folder.")

@@ -33,10 +33,7 @@ def read(model: Path, params: Path | None) -> tuple[list[Variable], list[Variabl
 
 
 def _read_openvino(model: Path, params: Path | None) -> tuple[list[Variable], list[Variable]]:
-    try:
-        graph = openvino_package.load().Core().read_model(*(str(f) for f in (model, params) if f))
-    except RuntimeError as error:
-        raise ConfigError(f"{model.name} cannot be read: the file is damaged or of another kind.") from error
+    graph = openvino_package.read_model(openvino_package.load().Core(), model, params)
 
     def variable(port: Any) -> Variable:
         dims = [dim.get_length() for dim in port.get_partial_shape() if dim.is_static]

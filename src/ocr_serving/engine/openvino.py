@@ -61,15 +61,7 @@ def read_graph(core: Any, model: ModelDir) -> Any:
     Raises:
         ConfigError: OpenVINO cannot read it.
     """
-    # Told where the parameters are, it finds those of another name (model.pdmodel with params.pdiparams), too.
-    files = [file for file in (model.model_file, model.params_file) if file]
-    try:
-        # It tells by its ending what kind of file it is, and __model__ has none; of what it gets, by looking.
-        graph = core.read_model(*(str(file) if model.model_file.suffix else file.read_bytes() for file in files))
-    except (RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"OpenVINO cannot read {model.model_file}: the file is damaged or of another kind."
-        ) from error
+    graph = openvino_package.read_model(core, model.model_file, model.params_file)
     if DET_LOGITS in model.derived:
         openvino_graph.simplify_det(graph)
     return graph

@@ -78,6 +78,10 @@ class Normalization:
     std: tuple[float, float, float]
 
 
+REC_NORMALIZATION = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Of rec models whose inference.yml says nothing else, as in the original."""
+
+
 @dataclass(frozen=True)
 class ModelDir:
     """A model folder that has been read and checked.
@@ -228,7 +232,7 @@ def _normalization(conf: PaddlexConf) -> Normalization | None:
         scale = 1 / 255 if isinstance(conf.normalize.scale, str) else conf.normalize.scale
         return Normalization(scale, _triple(conf.normalize.mean), _triple(conf.normalize.std))
     if conf.rec_resize is not None:
-        return Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return REC_NORMALIZATION
     return None
 
 

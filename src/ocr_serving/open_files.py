@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import resource
 
+OTHERS = 64
+"""Descriptors that a server needs besides those of its connections."""
+
 
 def allow(wanted: int) -> int:
     """Let this process open so many, if the system lets it raise its limit; how many it may, at most `wanted`."""

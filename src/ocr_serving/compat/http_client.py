@@ -32,6 +32,7 @@ from ocr_serving.errors import (
 from ocr_serving.forks import PerProcess
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire import json_form, messages, meta
+from ocr_serving.wire.frame import MAX_BODY
 from ocr_serving.wire.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class HttpClient(ConfiguredClient):
         self._timeout = 20.0
         self._proto, self._grpc = True, False
         self._compress_request, self._compress_response = False, False
-        self._max_body_size = 512 * 1024 * 1024
+        self._max_body_size = MAX_BODY
         self._headers: dict[str, str] = {}
         self._retries = 0
         self._session = PerProcess(self._new_session)

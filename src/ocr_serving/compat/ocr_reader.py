@@ -17,14 +17,13 @@ from ocr_serving.compat.outputs import Outputs
 from ocr_serving.engine.base import ctc_best, normalize
 from ocr_serving.errors import BadInput, ConfigError
 from ocr_serving.geometry import Image
-from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, ORIGINAL_OUTPUT, Normalization
+from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, ORIGINAL_OUTPUT, REC_NORMALIZATION
 from ocr_serving.recognition import ctc_decode, natural_width
 
 DEFAULT_MODEL = "ocr_rec_model"
 """Where the original's examples keep the rec model, relative to the working directory."""
 DEFAULT_DICTIONARY = "./ppocr_keys_v1.txt"
 _DEFAULT_SHAPE = (3, 32, 320)
-_HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _ENGLISH = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -82,7 +81,7 @@ class OCRReader:
         used = min(width, natural_width(img.shape[1], img.shape[0], height))
         line = cv2.resize(img, (used, height), interpolation=cv2.INTER_LINEAR)
         padded = np.zeros((channels, height, width), np.float32)
-        padded[:, :, :used] = normalize(line[None], _HALF)[0]
+        padded[:, :, :used] = normalize(line[None], REC_NORMALIZATION)[0]
         return padded
 
     def preprocess(self, img_list: Sequence[Image]) -> NDArray[np.float32]:

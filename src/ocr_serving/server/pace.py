@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-_SLOWEST = 10_000
-"""Bytes a second, as in the web services."""
+LEAST_RATE = 10_000
+"""Bytes a second that a client must send on the average, of the web services, too; slower ones are cut off."""
 
 
 class Pace:
@@ -27,5 +27,5 @@ class Pace:
         if self._begin is None:
             self._begin = now
         self._bytes += count
-        if now - self._begin > self._seconds + self._bytes / _SLOWEST:
+        if now - self._begin > self._seconds + self._bytes / LEAST_RATE:
             raise TimeoutError(f"{self._bytes} bytes of a request came in {now - self._begin:.0f} s, which is too slow")

@@ -31,8 +31,6 @@ GRACE_SECONDS = 10.0
 """How long accepted requests may take to finish once the process is told to end."""
 _FILES_A_CONNECTION = 3
 """Of gRPC: the client's socket, and two that join it to grpcio."""
-_OTHER_FILES = 64
-"""Descriptors that the process needs besides."""
 _NAP_SECONDS = 0.5
 """Python notices a signal that comes just before it waits for something only when the wait is over."""
 
@@ -133,8 +131,8 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
 
 def _within_files(limits: Limits) -> Limits:
     """The limits, with no more connections than the process may open files for."""
-    files = open_files.allow(limits.connections * _FILES_A_CONNECTION + _OTHER_FILES)
-    return replace(limits, connections=max(1, (files - _OTHER_FILES) // _FILES_A_CONNECTION))
+    files = open_files.allow(limits.connections * _FILES_A_CONNECTION + open_files.OTHERS)
+    return replace(limits, connections=max(1, (files - open_files.OTHERS) // _FILES_A_CONNECTION))
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ocr_serving.command_line import Parser
 from ocr_serving.server.workflow import BATCH_ROWS, OPS
+from ocr_serving.wire.frame import MAX_BODY
 
 START = "start"
 _SWITCH: dict[str, Any] = {"action": "store_true"}
@@ -69,7 +70,7 @@ def _parser() -> Parser:
     parser.add_argument("--precision", help="arithmetic: fp32, fp16 or bf16 (default: the fastest that reads as well)")
     _add_count(parser, "--runtime_thread_num", "runs at once, each of all requests that wait (default: 0, one by one)")
     _add_count(parser, "--batch_infer_size", f"most rows of such a run (default: {BATCH_ROWS})")
-    parser.add_argument("--max_body_size", type=int, metavar="BYTES", help="largest request (default: 536870912)")
+    parser.add_argument("--max_body_size", type=int, metavar="BYTES", help=f"largest request (default: {MAX_BODY})")
     parser.add_argument("--enable_prometheus", action="store_true", help="metrics on a port of their own, too")
     parser.add_argument("--prometheus_port", type=int, default=19393, metavar="PORT", help="default: %(default)s")
     for flag, kind in _WITHOUT_EFFECT.items():

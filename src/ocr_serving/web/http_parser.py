@@ -12,14 +12,14 @@ from waitress.parser import HTTPRequestParser, TransferEncodingNotImplemented
 from waitress.utilities import Error
 
 from ocr_serving.errors import BadInput, OcrServingError
+from ocr_serving.server.pace import LEAST_RATE
 from ocr_serving.web import errors
 
 FRAMING = 64 * 1024
 """Bytes that a chunked body's framing may take beyond as many as its data: one-byte chunks, endless size lines and
 endless trailers keep the parser busy for nothing."""
-LEAST_RATE = 10_000
-"""Bytes a second that a sender must come to in every PATIENCE_SECONDS; slower ones are cut off."""
 PATIENCE_SECONDS = 30.0
+"""In each of them a sender must come to LEAST_RATE on the average."""
 LOOK_EVERY = 256 * 1024
 """Bytes of a body between two looks whether there is room, each of which goes through all connections."""
 

@@ -33,9 +33,7 @@ SPARE_THREADS = 8
 """Threads beyond those of requests that run or wait: for probes, metrics and refusals, which take a moment each."""
 CONNECTIONS = 1000
 """Most open connections; at waitress's 100, as many idle clients block everyone."""
-_OTHER_FILES = 64
-"""Descriptors that the process needs besides."""
-_LEAST_FILES = 2 * _OTHER_FILES
+_LEAST_FILES = 2 * open_files.OTHERS
 _HEADER_BYTES = 65536
 _IDLE_SECONDS = 30
 _CLEANUP_SECONDS = 5.0
@@ -159,11 +157,11 @@ def _connections() -> int:
     Raises:
         ConfigError: the process may open too few files.
     """
-    wanted = CONNECTIONS + _OTHER_FILES
+    wanted = CONNECTIONS + open_files.OTHERS
     files = open_files.allow(wanted)
     if files < min(wanted, _LEAST_FILES):
         raise ConfigError(f"This process may open {files} files only; allow {_LEAST_FILES} or more: ulimit -n 1024.")
-    return files - _OTHER_FILES
+    return files - open_files.OTHERS
 
 
 class _Task(WSGITask):  # type: ignore[misc]

@@ -79,7 +79,7 @@ def column(count, left=0):
 def better(first, turned, quads=None):
     """Which lines lie upside down, and all as they are best read; of all, the reading turned by half is known."""
     again = dict(enumerate(turned))
-    lying = upside_down.lying_so(first, again, boxes(column(len(first))) if quads is None else quads)
+    lying = upside_down.which(first, again, boxes(column(len(first))) if quads is None else quads)
     return upside_down.better(first, again, lying), lying.tolist()
 
 
@@ -126,6 +126,11 @@ def test_a_line_turned_by_half_is_believed_if_it_reads_much_better(score, of_tur
     line, turned = Line("xy", score, score), Line(text, of_turned, of_turned)
     found, lying = better([line, *others], [turned, *others])
     assert found[0] is (turned if believed else line)
+    assert not any(lying)
+
+
+def test_a_single_line_does_not_tell_how_others_lie():
+    _, lying = better(lines(*[0.6] * 5), lines(0.97, *[0.6] * 4))
     assert not any(lying)
 
 

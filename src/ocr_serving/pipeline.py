@@ -170,16 +170,16 @@ class Pipeline:
     def _read_turned(
         self, quads: Quads, lines: list[Line], pictures: list[Image], deadline: Deadline | None
     ) -> tuple[Quads, list[Line]]:
-        """The lines, some or all of which may lie upside down, as they are best read; as they were if they cannot be
-        again.
+        """The boxes and lines of a page, of which some or all may lie upside down, as they are best read.
 
-        The doubtful ones are read first, then the others where those show that lines lie upside down.
+        The doubtful ones are read turned by half, and then the others where those show that lines lie upside down.
+        What cannot be read again stays as it was read.
         """
         again: dict[int, Line] = {}
         lying = np.zeros(len(lines), np.bool_)
         try:
             again |= self._turned(upside_down.doubtful(lines, quads), pictures, deadline)
-            lying = upside_down.lying_so(lines, again, quads)
+            lying = upside_down.which(lines, again, quads)
             again |= self._turned([i for i in np.flatnonzero(lying).tolist() if i not in again], pictures, deadline)
         except _NOT_AGAIN as error:
             logger.info("Lines were not read upside down, too: %s", error)

@@ -17,6 +17,8 @@ _MANY = 8
 """Doubtful lines of a page, among which some may lie upside down; fewer are but the illegible words of a photo."""
 _SURE, _GAIN, _LEAST = 0.9, 0.1, 2
 """A line turned by half is believed from this score on, if that is so much more, and it has so many characters."""
+_FEWEST = 2
+"""Lines that surely lie upside down where others of a page do not; a single one may be chance."""
 _NEIGHBOURS = 5
 """Of the lines next to one that tell how they lie, so many say how it does."""
 
@@ -38,29 +40,23 @@ def turned(crops: Sequence[Image]) -> list[Image]:
     return [crop[::-1, ::-1] for crop in crops]
 
 
-def is_surely(line: Line, again: Line) -> bool:
-    """Whether a line lies upside down, by how it was read as it lies and, `again`, turned by half."""
-    return again.letters >= max(_SURE, line.letters + _GAIN) and len(again.text) >= _LEAST
-
-
-def is_page(lines: Sequence[Line], again: Mapping[int, Line]) -> bool:
-    """Whether a page lies upside down: whether most of its lines do that are long enough to tell."""
-    surely = sum(is_surely(lines[i], line) for i, line in again.items())
-    lengths = (max(len(line.text), len(again[i].text) if i in again else 0) for i, line in enumerate(lines))
-    return 2 * surely > sum(length >= _LEAST for length in lengths)
-
-
-def lying_so(lines: Sequence[Line], again: Mapping[int, Line], quads: Quads) -> NDArray[np.bool_]:
-    """Which lines (n,) stand where lines lie upside down, quads (n, 4, 2): everywhere on a page that does.
+def which(lines: Sequence[Line], again: Mapping[int, Line], quads: Quads) -> NDArray[np.bool_]:
+    """Which lines (n,) stand where lines lie upside down: all, if most do that are long enough to tell.
 
     Else, as where one receipt of several does, it is said by the nearest lines that can tell. Numbers cannot, unless
     they were doubtful: 60 is as good as 09. Words that are doubtful either way speak against it, as those of a script
     that rec does not read: by chance some of them read well turned by half, and the prices beside them are right.
+
+    Args:
+        lines: as they were read as they lie.
+        again: index -> a line as it was read turned by half; of those that were.
+        quads: float32 (n, 4, 2), the lines' boxes.
     """
-    if is_page(lines, again):
+    surely = np.array([i in again and _is_surely(line, again[i]) for i, line in enumerate(lines)], np.bool_)
+    long_enough = sum(max(len(line.text), len(again.get(i, line).text)) >= _LEAST for i, line in enumerate(lines))
+    if 2 * np.count_nonzero(surely) > long_enough:
         return np.ones(len(lines), np.bool_)
-    surely = np.array([i in again and is_surely(line, again[i]) for i, line in enumerate(lines)], np.bool_)
-    if np.count_nonzero(surely) < _LEAST:
+    if np.count_nonzero(surely) < _FEWEST:
         return np.zeros(len(lines), np.bool_)
     tells = surely | np.array([len(line.text) >= _LEAST and any(map(str.isalpha, line.text)) for line in lines])
     centres = quads.mean(axis=1)
@@ -81,7 +77,7 @@ def better(lines: Sequence[Line], again: Mapping[int, Line], lying: NDArray[np.b
             return False
         if lying[i]:
             return again[i].error is None and again[i].letters > line.letters - _GAIN
-        return is_surely(line, again[i])
+        return _is_surely(line, again[i])
 
     return [again[i] if believed(i, line) else line for i, line in enumerate(lines)]
 
@@ -90,3 +86,8 @@ def in_order(quads: Quads, lines: list[Line]) -> tuple[Quads, list[Line]]:
     """The lines of a page that is turned by half, and their quads (n, 4, 2), as they read; columns stay as they are."""
     width, height = side_lengths(quads)
     return (quads, lines) if np.median(width) < np.median(height) else (quads[::-1], lines[::-1])
+
+
+def _is_surely(line: Line, again: Line) -> bool:
+    """Whether a line lies upside down, by how it was read as it lies and, `again`, turned by half."""
+    return again.letters >= max(_SURE, line.letters + _GAIN) and len(again.text) >= _LEAST

@@ -104,7 +104,7 @@ class Workflow:
                 f"{REC}, and without it there may be any number of these."
             )
         self._steps = tuple(steps)
-        self._names = numbered(ops)
+        self._names = _numbered(ops)
         self._settings = settings
         self.reload_on = tuple(file for step in steps for file in step.reload_on)
 
@@ -150,7 +150,7 @@ class Workflow:
         return ServedModel(chain, chain.feeds, chain.fetches, self._names[-1])
 
 
-def numbered(ops: Sequence[str]) -> list[str]:
+def _numbered(ops: Sequence[str]) -> list[str]:
     """The original's names of a workflow's steps: GeneralInferOp_0, GeneralInferOp_1, ..."""
     seen: Counter[str] = Counter()
     names = []

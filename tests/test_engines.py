@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import threading
+import time
 
 import cv2
 import golden
@@ -163,7 +164,7 @@ def test_in_eight_bits_no_line_is_read_for_a_client_that_left():
         return len(asked) > 5
 
     with pytest.raises(ClientLeft):
-        rec.predict({"x": np.zeros((20, 48, 32, 3), np.uint8)}, [CTC_INDEX], Deadline.after(60, has_left))
+        rec.predict({"x": np.zeros((20, 48, 32, 3), np.uint8)}, [CTC_INDEX], Deadline(time.monotonic() + 60, has_left))
     assert len(asked) == 6, "it was given up between two lines, and not at the end"
 
 

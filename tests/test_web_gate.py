@@ -112,7 +112,7 @@ def test_a_request_whose_client_left_is_dropped_when_its_turn_comes(bench):
     at = bench(1, 2)
     left = threading.Event()
     at.arrive("a")
-    at.arrive("b", Deadline.after(60, left.is_set))
+    at.arrive("b", Deadline(time.monotonic() + 60, left.is_set))
     at.arrive("c")
     left.set()
     at.finish("a")
@@ -125,7 +125,7 @@ def test_clients_that_left_make_room(bench):
     at = bench(1, 1)
     left = threading.Event()
     at.arrive("a")
-    at.arrive("b", Deadline.after(60, left.is_set))
+    at.arrive("b", Deadline(time.monotonic() + 60, left.is_set))
     left.set()
     at.arrive("c")
     at.finish("a")
@@ -259,7 +259,9 @@ def test_under_a_storm_the_bounds_hold_and_everybody_is_answered():
     def request(i: int) -> None:
         nonlocal running, most
         try:
-            started = gate.enter(Deadline.after(0.02 * (1 + i % 7), lambda: i % 11 == 0), f"tenant {i % 3}")
+            started = gate.enter(
+                Deadline(time.monotonic() + 0.02 * (1 + i % 7), lambda: i % 11 == 0), f"tenant {i % 3}"
+            )
         except (Overloaded, DeadlineExceeded, ClientLeft):
             done["refused"] += 1
             return

@@ -29,9 +29,9 @@ class Deadline:
     has_left: Callable[[], bool] = field(default=_stays, compare=False)
 
     @classmethod
-    def after(cls, seconds: float, has_left: Callable[[], bool] = _stays) -> Deadline:
+    def after(cls, seconds: float) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(time.monotonic() + seconds, has_left)
+        return cls(time.monotonic() + seconds)
 
     def remaining(self) -> float:
         """Seconds left, never negative."""

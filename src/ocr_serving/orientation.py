@@ -39,7 +39,6 @@ def upright(image: Image, data: bytes, exif: bytes) -> Image:
 def _exif_orientation(exif: bytes) -> int:
     """1 to 8; 1, which is upright, also where the data does not tell or is damaged."""
     try:
-        value = image_header.tiff_tags(exif.removeprefix(b"Exif\0\0"), (_TAG,)).get(_TAG, 1)
+        return image_header.tiff_tags(exif.removeprefix(b"Exif\0\0"), (_TAG,)).get(_TAG, 1)
     except struct.error:
         return 1
-    return value

@@ -11,10 +11,10 @@ from ocr_serving.engine.base import Array, EngineOptions, Normalizer, SessionPoo
 from ocr_serving.errors import ConfigError, EngineFailed
 from ocr_serving.model_dir import ModelDir
 
-_GPU_MEMORY_MB = 500  # Paddle's first allocation, which grows; enough for the OCR models
-_ONEDNN_SHAPES = (
-    64  # oneDNN primitives are kept for this many input shapes; unbounded, memory grows with every new size
-)
+_GPU_MEMORY_MB = 500
+"""Paddle's first allocation, which grows; enough for the OCR models."""
+_ONEDNN_SHAPES = 64
+"""oneDNN's primitives are kept for so many shapes of inputs; unbounded, memory grows with every new size."""
 
 
 class PaddleEngine:

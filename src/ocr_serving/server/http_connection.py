@@ -50,9 +50,7 @@ class HttpConnection:
                 self._http.start_next_cycle()
         except h11.RemoteProtocolError as error:
             hint = error.error_status_hint
-            status = HTTPStatus(
-                hint if hint < 500 else 400
-            )  # 501 for an encoding: the fault is the client's all the same
+            status = HTTPStatus(hint if hint < 500 else 400)  # 501 for an encoding, which is the client's fault, too
             refusal = self._routes.refuse(BadInput(f"The request is not valid HTTP: {status.phrase}."))
             self._turn_away(replace(refusal, status=status))
 

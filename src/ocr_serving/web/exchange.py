@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _KEY = "ocr_serving.exchange"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Methods that are logged by name."""
 
 
 @dataclass
@@ -107,10 +109,6 @@ class Exchanges:
             exchange.code,
             {"tenant": exchange.tenant, "stages_ms": exchange.timings.milliseconds()},
         )
-
-
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""Methods that are logged by name."""
 
 
 def log_line(

@@ -1,13 +1,29 @@
-"""What the command lines of the servers have in common."""
+"""What the commands have in common: how they begin, end, say that they are up, and refuse arguments."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, NoReturn
+
+from ocr_serving import logs
+
+
+def set_up() -> None:
+    """Log to stderr, and end on SIGTERM as on Ctrl-C."""
+    logs.configure("text")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def end_at_once(number: int, _: FrameType | None = None) -> None:
+    """End without waiting for anything; as a signal handler, with the status that a shell gives to that signal."""
+    announce("")  # and what a user's own script has printed
+    os._exit(128 + number if number else 0)
 
 
 def announce(text: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import FrameType
 
 from ocr_serving import allocator, command_line, endpoint, logs, open_files
 from ocr_serving.cores import usable_cores
@@ -59,12 +57,6 @@ def default_threads() -> int:
     return max(LEAST_THREADS, usable_cores())
 
 
-def set_up() -> None:
-    """Log to stderr, and end on SIGTERM as on Ctrl-C."""
-    logs.configure("text")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def serve(prepare: Callable[[], Plan], ready: Callable[[Loaded, str], None]) -> int:
     """What a command that serves on a port does, from its start to its end.
 
@@ -75,7 +67,7 @@ def serve(prepare: Callable[[], Plan], ready: Callable[[Loaded, str], None]) -> 
     Returns:
         The exit status: 0 once stopped, 2 where the message on stderr says why it could not start.
     """
-    set_up()
+    command_line.set_up()
     try:
         plan = prepare()
         with endpoint.bind(plan.settings.host, plan.settings.port) as listener:
@@ -117,8 +109,8 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
         while True:
             time.sleep(_NAP_SECONDS)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, end_at_once)
-        signal.signal(signal.SIGINT, end_at_once)
+        signal.signal(signal.SIGTERM, command_line.end_at_once)
+        signal.signal(signal.SIGINT, command_line.end_at_once)
     deadline = Deadline.after(GRACE_SECONDS)
     drained = server.stop(deadline.remaining())
     if models.stop(deadline.remaining()) and drained:
@@ -126,16 +118,10 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
     else:
         logger.warning("Not all requests could be answered within %g s.", GRACE_SECONDS)
         logging.shutdown()
-        end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
+        command_line.end_at_once(0)  # an engine is still at work, and the interpreter would wait for it
 
 
 def _within_files(limits: Limits) -> Limits:
     """The limits, with no more connections than the process may open files for."""
     files = open_files.allow(limits.connections * _FILES_A_CONNECTION + open_files.OTHERS)
     return replace(limits, connections=max(1, (files - open_files.OTHERS) // _FILES_A_CONNECTION))
-
-
-def end_at_once(number: int, _: FrameType | None = None) -> None:
-    """End without waiting for anything; as a signal handler, with the status that a shell gives to that signal."""
-    command_line.announce("")  # and what a user's own script has printed
-    os._exit(128 + number if number else 0)

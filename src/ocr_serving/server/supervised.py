@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from ocr_serving import logs, settings
+from ocr_serving import command_line, logs, settings
 from ocr_serving.errors import ConfigError
 from ocr_serving.server import process
 from ocr_serving.server.process import Plan
@@ -28,7 +28,7 @@ server cannot start."""
 
 def main(model: str, listener_fd: str, control_fd: str) -> int:
     """Serve a model folder until told to end; the settings come from the environment. Returns the exit status."""
-    process.set_up()
+    command_line.set_up()
     logs.access.setLevel(logging.WARNING)  # the owner has a line for each request, and sends several for one of its own
     control = socket.socket(fileno=int(control_fd))
     threading.Thread(target=_end_with_owner, args=(control,), name="owner", daemon=True).start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,8 +28,7 @@ def main(kind: Kind, *, in_process: bool = False, argv: Sequence[str] | None = N
     Returns:
         The exit status: 0 once stopped; if it could not start, 2 where that would be so again, else 1.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logs.configure("text")
+    command_line.set_up()
     parser = _parser(kind, in_process)
     args = parser.parse_args(argv)
     try:

@@ -19,9 +19,8 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from ocr_serving import allocator, endpoint, open_files, request_id
+from ocr_serving import allocator, command_line, endpoint, open_files, request_id
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError, Overloaded
-from ocr_serving.server import process
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange
 from ocr_serving.web.app import App
@@ -109,13 +108,13 @@ class Server:
 
         def told(number: int, frame: FrameType | None) -> None:
             self.drain()
-            _on_signals(process.end_at_once)
+            _on_signals(command_line.end_at_once)
 
         _on_signals(told)
         if not self.run():
             logger.warning("Not all requests could be answered within %g s (drain_seconds).", self._drain_seconds)
             logging.shutdown()
-            process.end_at_once(0)  # threads are still at work, and the interpreter would wait for them
+            command_line.end_at_once(0)  # threads are still at work, and the interpreter would wait for them
 
     def drain(self) -> None:
         """Let run() end when what has been accepted is answered; a signal handler may call this."""

@@ -23,7 +23,7 @@ def read(model: Path, params: Path | None) -> tuple[list[Variable], list[Variabl
     """The (inputs, outputs) of a model in the graph's order; aliases are the names, shapes hold the fixed dimensions.
 
     Args:
-        model: *.onnx, *.pdmodel or PIR *.json.
+        model: PIR *.json, or an ONNX or .pdmodel file, whatever it is called.
         params: the parameters of a *.pdmodel.
 
     Raises:

@@ -62,7 +62,7 @@ def decode(text: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
             raise msgspec.DecodeError
         pieces = [_decode_piece(piece, dtype) for piece in _pieces(text)]
     except msgspec.DecodeError as error:
-        raise BadInput(f"Its data must be an array of {dtype.name}, flat or nested.") from error
+        raise BadInput(f"Its data must be an array of {dtype.name}.") from error
     return np.concatenate(pieces)
 
 

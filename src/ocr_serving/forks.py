@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """A value that a forked child makes anew for itself, on first use. Thread-safe if threads may use two values."""
+    """A value that a forked child makes anew for itself, on first use.
+
+    Threads that ask for it at the same time may get two values in a new child; otherwise it is thread-safe.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
         """

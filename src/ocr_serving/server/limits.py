@@ -14,8 +14,8 @@ class Limits:
     connections: int = 1000
     """Open connections; more are closed at once. A process that may open few files takes fewer."""
     idle_seconds: float = 80.0
-    """A connection without a byte or a pending answer for so long is closed, as brpc does; so is one that takes so
-    long, and a second more for each 10 kB, to send a request that it has begun (not over gRPC)."""
+    """A connection without a byte or a pending answer for so long is closed, as brpc does. So is one that sends a
+    request too slowly: it has so long, and a second more for each 10 kB (see pace; not over gRPC)."""
     body_bytes: int = MAX_BODY
     """Largest request, packed and unpacked."""
     pipelined: int = 32

@@ -9,7 +9,7 @@ LEAST_RATE = 10_000
 
 
 class Pace:
-    """Of one request."""
+    """How fast one request comes."""
 
     def __init__(self, seconds: float) -> None:
         """Allow so many seconds besides those that the bytes may take."""

@@ -18,7 +18,7 @@ _SLOWEST = 1_000_000
 
 
 class UntakenAnswers:
-    """All of a server. Thread-safe."""
+    """Those of one server. Thread-safe."""
 
     def __init__(self, most: int, seconds: float) -> None:
         """Hold about `most` bytes, and each for some `seconds`."""

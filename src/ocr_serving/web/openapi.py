@@ -6,8 +6,9 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
+from ocr_serving import request_id
 from ocr_serving.settings import Settings
-from ocr_serving.web.admission import LEAST_SECONDS
+from ocr_serving.web import admission
 from ocr_serving.web.services import DEFAULT_NAMES, Service
 
 LIVE, READY, METRICS, OPENAPI = "/health/live", "/health/ready", "/metrics", "/openapi.json"
@@ -42,7 +43,7 @@ _ERRORS: Schema = {
     },
 }
 _HEADERS = {
-    "X-Request-Id": {"description": "the request's, or a new one", "schema": {"type": "string"}},
+    request_id.HEADER: {"description": "the request's, or a new one", "schema": {"type": "string"}},
     "Server-Timing": {"description": "milliseconds of each stage", "schema": {"type": "string"}},
 }
 _RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
@@ -130,12 +131,12 @@ def _prediction(form: Schema, result: Schema, settings: Settings) -> Schema:
         "summary": "Read images",
         "parameters": [
             {
-                "name": "X-Request-Timeout",
+                "name": admission.HEADER,
                 "in": "header",
                 "description": f"seconds the client waits, at most {settings.request_timeout:g}",
-                "schema": {"type": "number", "minimum": LEAST_SECONDS},
+                "schema": {"type": "number", "minimum": admission.LEAST_SECONDS},
             },
-            {"name": "X-Request-Id", "in": "header", "schema": {"type": "string"}},
+            {"name": request_id.HEADER, "in": "header", "schema": {"type": "string"}},
         ],
         "requestBody": {"required": True, "content": _json(form)},
         "responses": responses | _unauthenticated(bool(settings.api_keys)),

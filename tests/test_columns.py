@@ -67,6 +67,47 @@ def test_text_across_the_page_parts_the_columns_above_it_from_those_below():
     np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
 
 
+def two_columns(count, **first):
+    """Two columns of running text whose first lines are of these widths, if they are given."""
+    cells = []
+    for left, seed in ((50, 1), (614, 2)):
+        lines = column(left, 540, 20, count, seed)
+        for i, width in enumerate(first.get("widths", ())):
+            lines[i] = (left, lines[i][1], width)
+        cells += lines
+    return boxes(cells)
+
+
+def by_line(quads):
+    """Whether boxes are read line by line."""
+    top = quads[geometry.reading_order(quads), 0, 1]
+    return bool((np.diff(top) >= 0).all())
+
+
+def test_columns_may_begin_with_a_short_line():
+    quads = two_columns(12, widths=[150])
+    np.testing.assert_array_equal(geometry.reading_order(quads), np.arange(len(quads)))
+
+
+def test_lines_above_columns_that_are_none_are_passed_over():
+    quads = two_columns(8, widths=[210] * 4)
+    order = geometry.reading_order(quads).tolist()
+    assert order[:2] == [0, 8]
+    assert order[-4:] == [12, 13, 14, 15]
+
+
+def test_columns_are_alike_in_width():
+    cells = [cell for left, width, seed in ((50, 220, 1), (294, 900, 2)) for cell in column(left, width, 20, 16, seed)]
+    assert by_line(boxes(cells))
+
+
+@pytest.mark.parametrize(("pitch", "is_table"), [(PITCH, False), (2 * HEIGHT, True)])
+def test_lines_of_a_column_stand_close(pitch, is_table):
+    quads = two_columns(16)
+    quads[:, :, 1] += ((pitch - PITCH) * np.round((quads[:, 0, 1] - 20) / PITCH))[:, None]
+    assert by_line(quads) == is_table
+
+
 WORDS, ADDRESS, NUMBER, TIME = (60, 400), (300, 340), (420, 420), (190, 190)
 
 

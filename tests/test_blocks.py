@@ -66,6 +66,19 @@ def test_blocks_show_no_more_than_the_picture_all_together(pipeline, monkeypatch
     assert len(looks) == 1
 
 
+def test_no_block_is_looked_for_where_det_saw_the_picture_in_its_size(pipeline, monkeypatch):
+    detect, calls = pipeline._detector.detect, []
+    monkeypatch.setattr(blocks, "find", lambda quads, lines: [0])
+    monkeypatch.setattr(pipeline._detector, "detect", lambda *args: calls.append(args) or detect(*args))
+    assert pipeline.run(RECEIPT.image).texts
+    assert len(calls) == 1
+
+
+def test_of_many_blocks_the_largest_are_looked_at():
+    quads = np.stack([SQUARE * (200 + 10 * i) for i in range(10)])
+    assert blocks.find(quads, [Line("", 0.0)] * 10) == [*range(2, 10)]
+
+
 def test_only_large_boxes_that_are_hard_to_read_may_be_blocks():
     quads = np.stack([SQUARE * size for size in ((900, 300), (900, 300), (900, 60), (300, 300))])
     lines = [Line("E", 0.6, 0.6), Line("EXIT", 0.9, 0.9), Line("", 0.0), Line("", 0.0)]

@@ -134,6 +134,14 @@ def test_a_single_line_does_not_tell_how_others_lie():
     assert not any(lying)
 
 
+def test_numbers_do_not_tell_how_the_lines_around_them_lie():
+    quads = boxes([*column(6), *column(3, 900), *column(6, 1000)])
+    first = [*lines(*[0.97] * 6), *lines(*[0.6] * 3), *[Line("60", 0.95, 0.95)] * 6]
+    turned = [*lines(*[0.6] * 6), *lines(*[0.97] * 3), *[Line("09", 0.93, 0.93)] * 6]
+    _, lying = better(first, turned, quads)
+    assert lying == [False] * 6 + [True] * 9
+
+
 def test_numbers_are_read_as_the_lines_around_them_lie():
     upright, numbers = lines(*[0.97] * 4), [Line("00:60", 0.95, 0.95)]
     quads = boxes([*column(4), *column(4, 500), (500, 80)])

@@ -93,6 +93,12 @@ STRINGS = [b"first", "zweites ä".encode(), b""]
 JOINED = b"first\0zweites \xc3\xa4\0"
 
 
+def test_a_request_has_ten_thousand_inputs_at_most():
+    each = b'{"name": "x", "datatype": "FP32", "shape": [0], "data": []}'
+    with pytest.raises(BadInput, match=r"length <= 10000 - at `\$\.inputs`"):
+        oip_json.decode_request(memoryview(b'{"inputs": [%b]}' % b",".join([each] * 10_001)), None)
+
+
 def test_strings_that_lie_deep_are_not_copied_once_a_level():
     count, depth = 100_000, 400
     data = b"[" * depth + b",".join([b'""'] * count) + b"]" * depth

@@ -22,7 +22,7 @@ from server_process import ROOT, ServerProcess
 from ocr_serving.compat.client import Client
 from ocr_serving.compat.http_client import HttpClient
 from ocr_serving.compat.ocr_reader import OCRReader
-from ocr_serving.errors import BadInput, ConfigError, LimitExceeded
+from ocr_serving.errors import BadInput, ConfigError, TooLarge
 from ocr_serving.recognition import ctc_decode
 from ocr_serving.server import chain
 from ocr_serving.server.chain import ChainedPredictor, decisive_steps
@@ -165,7 +165,7 @@ def test_base64_may_be_wrapped_and_a_file_may_come_as_it_is(in_process):
 def test_probabilities_too_large_for_an_answer_are_refused_before_they_are_made(in_process, monkeypatch):
     monkeypatch.setattr(chain, "MAX_BODY", 4 * 2**20)
     image = np.frombuffer(PAGES[0].read_bytes(), np.uint8)
-    with pytest.raises(LimitExceeded, match=r"fetch ctc_index and ctc_score, or res\."):
+    with pytest.raises(TooLarge, match=r"fetch ctc_index and ctc_score, or res\."):
         in_process.predict({"x": image}, [REC])
     assert in_process.predict({"x": image}, ["res"])["res"].size > 10
 

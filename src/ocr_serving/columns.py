@@ -30,7 +30,8 @@ _BREAK = 3.0
 _FINE = 8
 """Steps to a height of a line, in which gaps are looked for."""
 _TRIES = 4
-"""How many lines at the top of what seem to be columns may be none: a table's head, the name of a paper."""
+"""How many lines at the top of what seem to be columns may be none: a table's head, the name of a paper. With more, a
+long table takes the time of its square."""
 
 Floats = NDArray[np.floating]
 

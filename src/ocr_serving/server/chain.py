@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ocr_serving import base64_text, image, image_header
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
-from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.errors import BadInput, TooLarge
 from ocr_serving.model_dir import (
     CTC_INDEX,
     CTC_SCORE,
@@ -110,7 +110,7 @@ def _probabilities(classes: int, page: Page) -> NDArray[np.float32]:
     steps = max(map(len, kept), default=0)
     size = len(kept) * steps * classes * np.dtype(np.float32).itemsize
     if size > MAX_BODY - _HEADROOM:
-        raise LimitExceeded(
+        raise TooLarge(
             f"The probabilities of all {classes} classes for the {len(kept)} lines of this page take {size} "
             f"bytes, more than an answer may hold; fetch {CTC_INDEX} and {CTC_SCORE}, or {PAGE_TEXTS}."
         )

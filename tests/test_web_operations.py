@@ -22,7 +22,8 @@ from ocr_serving.web.app import PATH
 from ocr_serving.web.backend import Backend
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
-KEYS = ("first-secret-key", "zweiter-schlüssel")
+KEYS = ("first-secret-key", "zweiter-schlüssel", "clé-voilà", "in-latin-1-\udce9")
+"""In UTF-8 the third one ends with C3 A0, of which A0 alone is a space; the last one is no UTF-8."""
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def locked():
         yield running
 
 
-@pytest.mark.parametrize("key", [key.encode().decode("latin-1") for key in KEYS])
+@pytest.mark.parametrize("key", [key.encode("utf-8", "surrogateescape").decode("latin-1") for key in KEYS])
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 def test_a_key_opens_the_service(locked, key, scheme):
     assert locked.post(Authorization=f"{scheme} {key}").status == 200
@@ -225,7 +226,7 @@ def test_which_paths_need_a_key():
 
 
 def test_one_tenant_who_floods_does_not_lock_out_another():
-    first, second = ({"Authorization": f"Bearer {key.encode().decode('latin-1')}"} for key in KEYS)
+    first, second = ({"Authorization": f"Bearer {key.encode().decode('latin-1')}"} for key in KEYS[:2])
     with web_stub.running(Settings(api_keys=KEYS, max_running=1, max_queued=6)) as web:
         web.service.seconds = 0.02
         stop = threading.Event()

@@ -27,7 +27,8 @@ class ApiKeys:
             open_paths: paths that need no key.
         """
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        # Out of the environment, a key may be any bytes.
+        self._digests = [_digest(key.encode("utf-8", "surrogateescape")) for key in keys]
         self._open = frozenset(open_paths)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -45,7 +46,8 @@ class ApiKeys:
     def _number(self, header: str) -> int:
         """Which key it is, counted from 1; 0 for none. Takes as long whatever the header holds."""
         is_bearer = header[: len(_SCHEME)].lower() == _SCHEME
-        given = _digest(header[len(_SCHEME) :].strip().encode("latin-1"))  # WSGI's form of the bytes that were sent
+        # WSGI's form of the bytes that were sent: strip() would take the last one of a UTF-8 "à" for a space.
+        given = _digest(header[len(_SCHEME) :].strip(" \t").encode("latin-1"))
         found = 0
         for number, digest in enumerate(self._digests, start=1):
             if hmac.compare_digest(digest, given):

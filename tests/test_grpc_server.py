@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -284,6 +285,10 @@ def test_answers_that_a_client_does_not_take_are_bounded_and_given_up(doubler, m
             with pytest.raises(grpc.RpcError, match="Clients have not taken 36") as refused:
                 wait_until(lambda: not call(request(numbers(3)), timeout=30))
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            with calling(server, f"{OIP}/ServerLive") as ask:
+                assert ask(b"", timeout=30) == b"\x08\x01", "probes cost no memory"
+            refusals = 'pd_query_request_failure_total{code="OVERLOADED",protocol="grpc"} 1.0'
+            assert refusals in urlopen(f"http://{server.address}/brpc_metrics").read().decode()
             time.sleep(1.1)
             begin = time.monotonic()
             wait_until(lambda: answered(call))

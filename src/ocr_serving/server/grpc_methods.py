@@ -41,9 +41,16 @@ class MethodGroup(Protocol):
 class GeneralModelMethods:
     """Paddle Serving's own service. See MethodGroup."""
 
-    def __init__(self, service: ModelService, workers: Workers, address: str) -> None:
-        """Answer for a service; `address` is the server's, with which error texts begin."""
+    def __init__(self, service: ModelService, workers: Workers, address: str, check_room: Callable[[], None]) -> None:
+        """
+        Args:
+            service: answers.
+            workers: it does so on their threads.
+            address: the server's, with which error texts begin.
+            check_room: raises Overloaded where no further answer can be held.
+        """
         self._service = service
+        self._check_room = check_room
         self._workers = workers
         self._address = address
         self.methods: Mapping[str, Method] = {f"/{meta.SERVICE}/{method}": self._infer for method in meta.METHODS}
@@ -58,14 +65,17 @@ class GeneralModelMethods:
             return b"".join(general_model.answer(self._service, message, deadline, messages.encode_response))
 
         with self._service.metrics.request("grpc"):
+            self._check_room()
             return self._workers.call(run, has_left)
 
 
 class OipMethods:
     """The Open Inference Protocol v2. See MethodGroup."""
 
-    def __init__(self, service: ModelService, workers: Workers) -> None:
+    def __init__(self, service: ModelService, workers: Workers, check_room: Callable[[], None]) -> None:
+        """See GeneralModelMethods; whether the server lives can be asked without room."""
         self._oip = OipService(service, workers)
+        self._check_room = check_room
         self._metrics = service.metrics
         self._workers = workers
         self.methods: Mapping[str, Method] = {
@@ -100,6 +110,7 @@ class OipMethods:
 
         arrival = time.monotonic()
         with self._metrics.request("oip-grpc"):
+            self._check_room()
             return self._workers.call(run, has_left)
 
 

@@ -38,9 +38,10 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, service: ModelService, workers: Workers, limits: Limits, address: str) -> None:
         """Serve from now on; `address` is the server's, with which brpc's error texts begin."""
-        self._general_model = GeneralModelMethods(service, workers, address)
-        self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers))
         self._untaken = UntakenAnswers(_MOST_UNTAKEN, limits.send_seconds)
+        check_room = self._untaken.check_room
+        self._general_model = GeneralModelMethods(service, workers, address, check_room)
+        self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers, check_room))
         self._private = f"ocr-serving-{secrets.token_hex(16)}"
         self._server = grpc.server(
             ThreadPoolExecutor(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
@@ -81,7 +82,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 def _handler(group: MethodGroup, method: Method, untaken: UntakenAnswers) -> grpc.RpcMethodHandler:
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            untaken.make_room()
+            untaken.give_up_late()
             answer = method(request, _deadline(context), _has_left(context))
             untaken.add(context, len(answer))
             return answer

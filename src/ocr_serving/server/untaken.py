@@ -27,18 +27,22 @@ class UntakenAnswers:
         self._lock = threading.Lock()
         self._answers: dict[grpc.ServicerContext, tuple[int, float]] = {}
 
-    def make_room(self) -> None:
-        """Give up the calls whose clients have had time enough; to be called before an answer is computed.
-
-        Raises:
-            Overloaded: too much is left.
-        """
+    def give_up_late(self) -> None:
+        """Cancel the calls whose clients have had time enough."""
         now = time.monotonic()
         with self._lock:
             late = [context for context, (_, until) in self._answers.items() if until < now]
-            held = sum(size for size, _ in self._answers.values())
         for context in late:
             context.cancel()
+
+    def check_room(self) -> None:
+        """Make sure that there is room for an answer; to be called before it is computed.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        with self._lock:
+            held = sum(size for size, _ in self._answers.values())
         if held > self._most:
             raise Overloaded(f"Clients have not taken {held} bytes of answers, {self._most} is the limit; try again.")
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -112,11 +113,8 @@ def test_a_stream_that_takes_nothing_is_borne(logger, stream):
     wait_until(lambda: not handler._lines.unfinished_tasks)
 
 
-FULL_STDERR = """
-import os, sys, threading
-from ocr_serving import image, logs
-
-logs.configure("text")
+FILL_STDERR = """
+import os
 _, full = os.pipe()
 os.set_blocking(full, False)
 try:
@@ -125,6 +123,13 @@ try:
 except BlockingIOError:
     os.set_blocking(full, True)
 os.dup2(full, 2)
+"""
+FULL_STDERR = f"""
+import sys, threading
+from ocr_serving import image, logs
+
+logs.configure("text")
+{FILL_STDERR}
 threading.Timer(20, os._exit, [1]).start()
 image.decode(sys.stdin.buffer.read(), 10_000_000)
 os._exit(0)
@@ -136,3 +141,28 @@ def test_an_odd_image_waits_for_no_reader_of_stderr():
     data = image_files.files()["png rgb"]
     odd = data[:33] + image_files.png_chunk(b"tRNS", b"") + data[33:]
     assert subprocess.run([sys.executable, "-c", FULL_STDERR], input=odd, timeout=60).returncode == 0
+
+
+ABORT = """
+import ctypes, resource
+from ocr_serving import logs
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+logs.configure("text")
+
+def computing():
+    ctypes.CDLL("libstdc++.so.6")._ZSt9terminatev()  # as where an engine's own thread fails
+
+computing()
+"""
+
+
+def test_a_process_that_aborts_says_where():
+    ended = subprocess.run([sys.executable, "-c", ABORT], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGABRT
+    assert "Aborted" in ended.stderr
+    assert "in computing" in ended.stderr
+
+
+def test_a_process_that_aborts_waits_for_no_reader_of_stderr():
+    assert subprocess.run([sys.executable, "-c", FILL_STDERR + ABORT], timeout=60).returncode == -signal.SIGABRT

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import functools
 import json
 import logging
 import os
 import queue
 import re
+import stat
 import sys
 import threading
 import time
@@ -34,6 +36,23 @@ def configure(log_format: Literal["text", "json"]) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     _mute_c_libraries()
+    _report_crashes()
+
+
+@functools.cache
+def _report_crashes() -> None:
+    """Let the process say where it was when a signal such as SIGABRT or SIGSEGV ends it, once for the process.
+
+    A full pipe takes no report, as waiting for a reader would keep a dead process from being replaced.
+    """
+    try:
+        fd = sys.stderr.fileno()
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):  # opened anew, as others who write to it do wait
+            with suppress(OSError):
+                fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+        faulthandler.enable(fd)
+    except (AttributeError, OSError, ValueError):  # there is no stderr
+        return
 
 
 @functools.cache
@@ -41,7 +60,7 @@ def _mute_c_libraries() -> None:
     """Let what C libraries print to stderr go nowhere, once for the process.
 
     libpng and libjpeg print what is odd about a client's image, and where nobody reads stderr they wait for ever, and
-    with them the request. What the process says when it breaks does not go through C's `stderr`, and still comes.
+    with them the request. What C++ says before it aborts goes the same way; see _report_crashes().
     """
     libc = ctypes.CDLL(None)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+import numpy as np
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3), glibc's malloc.h."""
 LARGEST = 32 * 2**20
@@ -26,3 +28,13 @@ def keep_freed() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST)
+
+
+def reserve_for_products() -> None:
+    """Let numpy's products of matrices have their buffer from now on.
+
+    OpenBLAS takes it, 32 MB of addresses, at the first product, and where they are not to be had then, as a request has
+    taken the memory, it ends the process with status 1. Later products use it again.
+    """
+    matrix = np.ones((8, 3), np.float32)
+    _ = matrix.T @ matrix

@@ -94,6 +94,7 @@ def run(plan: Plan, listener: socket.socket, ready: Callable[[Loaded, str], None
     """
     logs.configure(plan.settings.log_format)
     allocator.keep_freed()
+    allocator.reserve_for_products()
     metrics = Metrics()
     if plan.metrics_port is not None:
         metrics.listen(plan.settings.host, plan.metrics_port)

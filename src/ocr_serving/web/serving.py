@@ -57,6 +57,7 @@ class Server:
         """
         self._app = app
         allocator.keep_freed()
+        allocator.reserve_for_products()
         self._drain_seconds = settings.drain_seconds
         self._drain_until: float | None = None
         self._map: dict[int, Any] = {}

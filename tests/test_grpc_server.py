@@ -300,3 +300,19 @@ def answered(call):
         return output(call(request(numbers(3)), timeout=30)).tolist() == [[6]]
     except grpc.RpcError:
         return False
+
+
+def test_calls_are_answered_though_no_thread_can_be_started_for_them(server, monkeypatch):
+    with calling(server) as call:
+        assert answered(call)
+
+        def start(thread, start=threading.Thread.start):
+            if thread.name.startswith("grpc"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            calls = [call.future(request(numbers(i)), timeout=30) for i in range(20)]
+            assert [output(each.result()).tolist() for each in calls] == [[[2 * i]] for i in range(20)]
+        assert answered(call)

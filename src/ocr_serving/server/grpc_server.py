@@ -8,7 +8,9 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import grpc
 
@@ -33,6 +35,32 @@ _MOST_BYTES = 2**31 - 1
 """The largest limit that grpcio knows."""
 
 
+class _Threads(ThreadPoolExecutor):
+    """Threads of which one is there from the start; where no more can be had, the work waits for those that there are.
+
+    An exception out of submit() would end grpcio's own thread, and with it the service over gRPC, for good.
+    """
+
+    def __init__(self, most: int, thread_name_prefix: str) -> None:
+        """Raises RuntimeError where not even one can be started."""
+        super().__init__(most, thread_name_prefix)
+        super().submit(int).result()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See Executor.submit."""
+        done: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+
+        with suppress(RuntimeError):  # which comes after the work was put into the queue
+            super().submit(work)
+        return done
+
+
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Serves the gRPC methods of a ModelService. Thread-safe."""
 
@@ -44,7 +72,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._groups: tuple[MethodGroup, ...] = (self._general_model, OipMethods(service, workers, check_room))
         self._private = f"ocr-serving-{secrets.token_hex(16)}"
         self._server = grpc.server(
-            ThreadPoolExecutor(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
+            _Threads(workers.room + _SPARE_THREADS, thread_name_prefix="grpc"),
             handlers=[self],
             options=[
                 ("grpc.max_receive_message_length", min(limits.body_bytes, _MOST_BYTES)),

@@ -12,6 +12,7 @@ import web_stub
 from rpc_peers import wait_until
 
 from ocr_serving import endpoint
+from ocr_serving.errors import ConfigError
 from ocr_serving.settings import Settings
 from ocr_serving.web import http_parser, serving
 from ocr_serving.web.app import PATH, create_app
@@ -194,3 +195,16 @@ def test_paths_are_not_logged_as_they_were_sent(caplog):
     with caplog.at_level(logging.INFO):
         serving._Channel.logger.info("Client disconnected while serving %s" % "/a/patient")  # noqa: UP031
     assert [record.getMessage() for record in caplog.records] == ["Client disconnected."]
+
+
+def test_too_few_threads_are_said_at_start(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    app = create_app(web_stub.StubService(), Settings())
+    with (
+        endpoint.bind("127.0.0.1", 0) as bound,
+        pytest.raises(ConfigError, match=r"cannot start its .* threads; .* choose a smaller max_queued"),
+    ):
+        serving.Server(app, bound, Settings())

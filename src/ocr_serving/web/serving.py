@@ -80,6 +80,11 @@ class Server:
             )
         except OSError as error:
             raise endpoint.cannot_listen(endpoint.of_socket(bound), error) from error
+        except RuntimeError as error:  # out of threads, or of memory for their stacks
+            raise ConfigError(
+                f"This process cannot start its {app.gate.room + SPARE_THREADS} threads; allow it more of them, or "
+                "more memory, or choose a smaller max_queued."
+            ) from error
         self._waitress.channel_class = _Channel
         self._waitress.handle_accept = self._accept
         self._waitress.next_channel_cleanup = math.inf  # run() does it: waitress goes by the wall clock, which may jump

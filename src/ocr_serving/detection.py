@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import kernels
+from ocr_serving import kernels, memory
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
@@ -106,12 +106,13 @@ class Detector:
         size = map_size(width, height, self._settings.det_limit_side, self._settings.det_enlarge)
         return float(max(size) / max(width, height))
 
+    @memory.needed()
     def detect(self, image: Image, deadline: Deadline | None = None) -> Detection:
         """The text boxes of a BGR image, uint8 (h, w, 3).
 
         Raises:
-            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
-            LimitExceeded if there are more than det_max_boxes boxes.
+            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size; Overloaded where
+            there is no memory; LimitExceeded if there are more than det_max_boxes boxes.
         """
         border, enlarged = 0, self._settings.det_enlarge
         seen = image

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import image_header, orientation, png
-from ocr_serving.errors import BadInput, LimitExceeded, Overloaded
+from ocr_serving import image_header, memory, orientation, png
+from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.geometry import Image
 
 KINDS = "PNG, JPEG, BMP, GIF, TIFF, WebP, PNM, JPEG 2000, AVIF, Radiance HDR or Sun raster"
@@ -23,6 +23,7 @@ _DARK_SHARE = 0.005
 """Of what can be seen of a transparent picture: with less of it dark, it is meant for dark ground."""
 
 
+@memory.needed()
 def decode(data: bytes, max_pixels: int) -> Image:
     """Decode an image file: 8 bits, three channels, upright as its EXIF data says.
 
@@ -89,7 +90,7 @@ def _read(data: bytes) -> Image | None:
             colours = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:  # it raises for some damaged files and returns None for others
         if error.code == cv2.Error.StsNoMem:
-            raise Overloaded("There is no memory left for this image now; try again.") from error
+            raise
         return None
     if colours is None:
         return None

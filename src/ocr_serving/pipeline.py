@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import blocks, sideways, upside_down
+from ocr_serving import blocks, memory, sideways, upside_down
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector, is_cut_out
 from ocr_serving.errors import (
@@ -86,6 +86,7 @@ class Pipeline:
         self._recognizer = recognizer
         self._min_score = min_score
 
+    @memory.needed()
     def run(self, image: Image, deadline: Deadline | None = None, timings: Timings | None = None) -> Page:
         """The text of a BGR image, uint8 (h, w, 3); a page without lines where there is none.
 
@@ -95,7 +96,7 @@ class Pipeline:
             timings: is told how long the stages took.
 
         Raises:
-            The predictors' errors.
+            The predictors' errors; Overloaded where there is no memory.
         """
         timings = timings or Timings()
         quads, lines = self._read(image, deadline, timings)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import leaders
+from ocr_serving import leaders, memory
 from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
@@ -107,6 +107,7 @@ class Recognizer:
         self._reading = 0  # images
         self._pixels, self._seconds = 0.0, 1e-6  # of the latest portions: width read, and how long it took
 
+    @memory.needed()
     def recognize(self, crops: Sequence[Image], deadline: Deadline | None = None) -> list[Line]:
         """The text of each crop, uint8 (h, w, 3) BGR of any size, in the crops' order.
 
@@ -115,6 +116,7 @@ class Recognizer:
 
         Raises:
             The predictor's errors, but an EngineFailed or BadUpstream only if all crops have one.
+            Overloaded where there is no memory.
         """
         lines = self._lines(crops, deadline)
         failed = [line.error for line in lines if line.error is not None]

@@ -111,8 +111,8 @@ class Detector:
         """The text boxes of a BGR image, uint8 (h, w, 3).
 
         Raises:
-            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size; Overloaded where
-            there is no memory; LimitExceeded if there are more than det_max_boxes boxes.
+            The predictor's errors; BadUpstream if its answer is not a probability map of the input's size;
+            Overloaded where there is no memory; LimitExceeded if there are more than det_max_boxes boxes.
         """
         border, enlarged = 0, self._settings.det_enlarge
         seen = image

@@ -97,6 +97,18 @@ def test_doubtful_lines_that_stand_are_read_turned_be_they_ever_so_few():
     assert upside_down.doubtful(lines(*[0.8] * 2, *[1.0] * 8, 0.8), quads) == [10]
 
 
+def test_lines_that_read_as_nothing_are_read_turned_where_no_other_is_sure():
+    assert upside_down.doubtful(lines(0.0, 0.5), boxes(column(2))) == [0, 1]
+    assert upside_down.doubtful([Line("-", 0.6)], boxes(column(1))) == [0]
+    assert upside_down.doubtful([Line("", 0.0, error=EngineFailed("no"))], boxes(column(1))) == []
+
+
+@pytest.mark.parametrize("turn", [cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE])
+def test_a_single_line_that_reads_as_nothing_upside_down_is_read(pipeline, turn):
+    line = next(sample for sample in samples.render() if sample.name == "rec_img/line_1.png")
+    assert pipeline.run(cv2.rotate(line.image, turn)).texts == line.texts
+
+
 @pytest.mark.parametrize("beside", [cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE])
 def test_pages_of_one_picture_may_lie_in_different_ways(pipeline, beside):
     receipt = PAGES["imgs/receipt.jpg"].image

@@ -26,7 +26,12 @@ _NEIGHBOURS = 5
 def doubtful(lines: Sequence[Line], quads: Quads) -> list[int]:
     """Indices of the lines that may lie upside down, of boxes (n, 4, 2): those that are doubtful, if there are many, or
     more of them than others, by lines with letters, each as much as it is long; else those of them that stand.
+
+    A line that lies upside down may read as nothing at all, or as a mark or two. If no line has letters that are
+    sure, as where there is but one, those without any are read turned, too.
     """
+    if all(line.letters < _DOUBTFUL for line in lines):
+        return [i for i, line in enumerate(lines) if line.error is None]
     found = [i for i, line in enumerate(lines) if 0 < line.letters < _DOUBTFUL]
     share = sum(len(lines[i].text) for i in found) / max(1, sum(len(line.text) for line in lines if line.letters))
     if len(found) >= _MANY or share > 0.5:

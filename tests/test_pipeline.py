@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ocr_serving.draw import WEIGHT
+from ocr_serving.recognition import Line
 
 
 def cut_out(text, size, margin):
@@ -36,3 +37,10 @@ def test_a_small_image_without_text_has_none(pipeline):
     noise = np.random.default_rng(0).integers(0, 256, (40, 120, 3), np.uint8)
     for image in (np.full((40, 120, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8), noise):
         assert pipeline.run(image).texts == ()
+
+
+def test_a_line_of_nothing_but_spaces_is_none(pipeline, monkeypatch):
+    """Rec reads such where it makes out words, but none of their letters."""
+    line = Line("   ", 0.6)
+    monkeypatch.setattr(pipeline._recognizer, "recognize", lambda crops, deadline=None: [line] * len(crops))
+    assert pipeline.run(cut_out("Garden", 48, 2)).texts == ()

@@ -80,7 +80,7 @@ class Pipeline:
         Args:
             detector: finds the boxes.
             recognizer: reads them.
-            min_score: lines with a lower rec score, and lines without text, are dropped.
+            min_score: lines with a lower rec score, and lines without text but spaces, are dropped.
         """
         self._detector = detector
         self._recognizer = recognizer
@@ -103,7 +103,7 @@ class Pipeline:
         likely = blocks.find(quads, lines)
         if likely and self._detector.scale(image) <= blocks.SHRUNK:
             quads, lines = self._read_blocks(likely, image, quads, lines, deadline, timings)
-        kept = [i for i, line in enumerate(lines) if line.text]
+        kept = [i for i, line in enumerate(lines) if line.text.strip()]
         return Page(
             quads[kept],
             tuple(lines[i] for i in kept),

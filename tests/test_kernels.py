@@ -54,6 +54,21 @@ def test_a_bent_shape_of_doubtful_pixels_is_no_text():
     assert not len(boxes_from_logits(text_map(bent(60), probability=0.6), Settings()).quads)
 
 
+def test_holes_are_no_kernels_but_what_stands_in_them_is():
+    logits = np.full((200, 400), logit(np.float32(0.01)), np.float32)
+    sure = float(logit(np.float32(0.95)))
+    for shade, (left, top, right, bottom) in (
+        (sure, (10, 10, 390, 190)),
+        (-sure, (40, 60, 200, 140)),
+        (sure, (44, 64, 196, 136)),
+    ):
+        logits[top:bottom, left:right] = shade
+    boxes = boxes_from_logits(logits, Settings())
+    widths = sorted((boxes.quads[:, 1, 0] - boxes.quads[:, 0, 0]).tolist())
+    assert len(widths) == 2
+    assert widths[0] < 300 < widths[1]
+
+
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(3, 40), st.integers(3, 40))))
 def test_pieces_of_any_shape_lie_in_it(mask):
     logits = logit(np.where(mask, np.float32(SURE), np.float32(0.01)))

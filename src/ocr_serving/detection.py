@@ -221,7 +221,7 @@ def boxes_from_logits(logits: NDArray[np.float32], settings: Settings, min_size:
     """
     threshold = float(logit(np.array(settings.det_thresh, np.float32)))
     bitmap = cv2.compare(logits, threshold, cv2.CMP_GT)
-    contours, _ = cv2.findContours(bitmap, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    contours = kernels.outlines(bitmap)
     quads: list[NDArray[np.float32]] = []
     scores: list[float] = []
     unsure_strips = 0

@@ -43,6 +43,19 @@ class Kernel(NamedTuple):
     score: float
 
 
+def outlines(bitmap: NDArray[np.uint8]) -> list[Contour]:
+    """The contours of the kernels in a map, uint8 (h, w), of 0 and 255.
+
+    The edge of a hole is none, which the original takes for one: a large letter was read twice, or a stroke beside it
+    as a letter. A kernel that stands in a hole counts.
+    """
+    contours, hierarchy = cv2.findContours(bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if hierarchy is None:
+        return []
+    parents = hierarchy[0, :, 3].tolist()
+    return [contour for contour, parent in zip(contours, parents, strict=True) if parent < 0]
+
+
 def scored(logits: NDArray[np.float32], rectangle: Rectangle) -> Kernel:
     """The kernel in a rectangle of a text map, float32 (h, w).
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ocr_serving.detection import Detection
 from ocr_serving.draw import WEIGHT
 from ocr_serving.recognition import Line
 
@@ -44,3 +45,15 @@ def test_a_line_of_nothing_but_spaces_is_none(pipeline, monkeypatch):
     line = Line("   ", 0.6)
     monkeypatch.setattr(pipeline._recognizer, "recognize", lambda crops, deadline=None: [line] * len(crops))
     assert pipeline.run(cut_out("Garden", 48, 2)).texts == ()
+
+
+@pytest.mark.parametrize(("height", "texts"), [(20, ("Garden",)), (30, ("Gar",))])
+def test_of_a_small_line_the_whole_is_read_where_det_finds_less(pipeline, monkeypatch, height, texts):
+    word = cut_out("Garden", 48, 4)
+    word = cv2.resize(word, (word.shape[1] * height // word.shape[0], height), interpolation=cv2.INTER_AREA)
+    half = Detection(
+        np.array([[[0, 0], [word.shape[1] * 0.48, 0], [word.shape[1] * 0.48, height], [0, height]]], np.float32),
+        np.ones(1, np.float32),
+    )
+    monkeypatch.setattr(pipeline._detector, "detect", lambda image, deadline=None: half)
+    assert pipeline.run(word).texts == texts

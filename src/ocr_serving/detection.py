@@ -38,6 +38,8 @@ Longer ones are strips; read as a line, one of 1 x 5000 pixels would take 10 s."
 BORDER = 32
 """Pixels around what was cut out, alike its edge: the model finds no text that nothing surrounds. Between 16 and 48,
 the number matters little."""
+SMALL_LINE = 24
+"""Height in pixels of a line that was cut out, below which det often misses letters that rec can read."""
 BOX_MARGIN = 2.0
 """How much longer a box's sides must be than a kernel's, once it is widened; the original's."""
 NEARER = 1.5
@@ -206,6 +208,11 @@ def is_cut_out(image: Image) -> bool:
     """Whether an image, uint8 (h, w, 3), is likely a word or a line that was cut out of a picture."""
     short, long = sorted(image.shape[:2])
     return bool(short < CUT_OUT_SIDE and long <= CUT_OUT_RATIO * short)
+
+
+def is_small_line(image: Image) -> bool:
+    """Whether an image, uint8 (h, w, 3), is likely a line that was cut out, so small that det may miss some of it."""
+    return bool(image.shape[0] < min(SMALL_LINE, image.shape[1]) and is_cut_out(image))
 
 
 def boxes_from_logits(logits: NDArray[np.float32], settings: Settings, min_size: float = MIN_SIZE) -> Boxes:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocr_serving import blocks, memory, sideways, upside_down
 from ocr_serving.deadline import Deadline
-from ocr_serving.detection import Detector, is_cut_out
+from ocr_serving.detection import Detector, is_cut_out, is_small_line
 from ocr_serving.errors import (
     BadUpstream,
     DeadlineExceeded,
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 WHOLE_SCORE = 0.8
 """Least rec score of what was cut out of a picture, if det found no text in it: its letters may fill it, so it is read
 as one line."""
+
+SURE_WHOLE_SCORE = 0.9
+"""The same of a line that is small, if det found less of it."""
 
 _NOT_AGAIN = (EngineFailed, BadUpstream, DeadlineExceeded, LimitExceeded, Overloaded, UpstreamUnavailable)
 """Errors of a second look or reading that cost no page its first."""
@@ -122,10 +125,26 @@ class Pipeline:
         with timings.stage("rec"):
             lines = self._recognizer.recognize(pictures, deadline)
             quads, lines = self._read_turned(quads, lines, pictures, deadline)
+            if len(quads) and not whole and seen is image and is_small_line(image):
+                quads, lines = self._or_whole(image, quads, lines, deadline)
         if seen is not image:
             quads = sideways.back(quads, image.shape[1])
         least = max(self._min_score, WHOLE_SCORE) if whole else self._min_score
         return quads, [line if line.score >= least else replace(line, text="") for line in lines]
+
+    def _or_whole(
+        self, image: Image, quads: Quads, lines: list[Line], deadline: Deadline | None
+    ) -> tuple[Quads, list[Line]]:
+        """The line that was cut out, read as a whole if that is sure and has more letters than what det found of it."""
+        try:
+            line = self._recognizer.recognize([image], deadline)[0]
+        except _NOT_AGAIN as error:
+            logger.info("A line was not read as a whole, too: %s", error)
+            return quads, lines
+        found = sum(_letters(part) for part in lines if part.score >= self._min_score)
+        if line.score < SURE_WHOLE_SCORE or _letters(line) <= found:
+            return quads, lines
+        return corners(image.shape[1], image.shape[0])[None], [line]
 
     def _read_blocks(
         self,
@@ -193,3 +212,8 @@ class Pipeline:
             return {}
         read = self._recognizer.recognize(upside_down.turned([pictures[i] for i in indices]), deadline)
         return dict(zip(indices, read, strict=True))
+
+
+def _letters(line: Line) -> int:
+    """How many letters and digits a line has."""
+    return sum(map(str.isalnum, line.text))

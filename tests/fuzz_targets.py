@@ -11,8 +11,9 @@ import image_files
 import numpy as np
 from rpc_peers import CAPTURES
 
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.errors import BadInput
+from ocr_serving.image_files import image_header
 from ocr_serving.web import request_form
 from ocr_serving.wire import frame, json_form, messages, meta, oip_json, oip_messages, oip_pb2
 from ocr_serving.wire import general_model_pb2 as pb

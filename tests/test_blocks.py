@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import zoo_models
 
-from ocr_serving import blocks, samples
+from ocr_serving import samples
 from ocr_serving.detection import Detector
 from ocr_serving.errors import EngineFailed
 from ocr_serving.pipeline import Pipeline
+from ocr_serving.reading import blocks
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
 from ocr_serving.timings import Timings

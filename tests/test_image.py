@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.image_files import image_header
 
 COLOUR = ["png", "jpg", "bmp", "gif", "tiff", "webp", "ppm", "pam", "jp2", "avif", "ras", "hdr"]
 GREY = ["pgm", "pbm"]

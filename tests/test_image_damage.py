@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.image_files import image_header
 from ocr_serving.settings import Settings
 
 LIMIT = 10**6

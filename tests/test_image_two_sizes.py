@@ -7,8 +7,9 @@ import image_files
 import numpy as np
 import pytest
 
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.errors import BadInput, LimitExceeded
+from ocr_serving.image_files import image_header
 
 SIDE = 120
 """In pixels, of what the decoder makes; what the files say besides is smaller."""

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ocr_serving import kernels, samples
+from ocr_serving import samples
 from ocr_serving.detection import boxes_from_logits
 from ocr_serving.logistic import logit
+from ocr_serving.reading import kernels
 from ocr_serving.settings import Settings
 
 X = np.arange(30, 570)

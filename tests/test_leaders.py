@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ocr_serving import leaders
 from ocr_serving.draw import WEIGHT
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
 from ocr_serving.predictor.base import Predictor
+from ocr_serving.reading import leaders
 from ocr_serving.recognition import Recognizer, ctc_decode
 from ocr_serving.settings import Settings
 

@@ -9,10 +9,10 @@ import zoo_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_serving import long_lines
 from ocr_serving.draw import WEIGHT
 from ocr_serving.errors import EngineFailed
 from ocr_serving.predictor.base import Predictor
+from ocr_serving.reading import long_lines
 from ocr_serving.recognition import LONGEST_LINE, WIDTHS, Recognizer, ctc_decode, natural_width
 from ocr_serving.settings import Settings
 

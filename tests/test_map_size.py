@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_serving.map_size import input_size, map_size, to_map_size
+from ocr_serving.reading.map_size import input_size, map_size, to_map_size
 
 
 @pytest.mark.parametrize(

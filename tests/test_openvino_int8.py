@@ -17,7 +17,7 @@ from ocr_serving.engine import int8_layers, openvino_graph, openvino_int8
 from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.engine.rounding import EXACT_PAIR, LARGEST_WEIGHT, weight_steps
-from ocr_serving.map_size import to_map_size
+from ocr_serving.reading.map_size import to_map_size
 from ocr_serving.settings import Settings
 
 PAGES = [sample for sample in samples.render() if sample.name.startswith("imgs/")]

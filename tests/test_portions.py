@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_serving.portions import Batch, batches, portions
+from ocr_serving.reading.portions import Batch, batches, portions
 from ocr_serving.settings import Settings
 
 widths = st.lists(st.integers(32, 2080), max_size=200)

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ocr_serving import sideways
 from ocr_serving.detection import Detection
 from ocr_serving.errors import DeadlineExceeded, LimitExceeded
 from ocr_serving.geometry import corners, order_points
 from ocr_serving.pipeline import Pipeline
+from ocr_serving.reading import sideways
 from ocr_serving.recognition import Line
 
 

@@ -16,12 +16,13 @@ import server_process
 import tiny_model
 from rpc_peers import wait_until
 
-from ocr_serving import endpoint, model_dir, supervisor
+from ocr_serving import endpoint, model_dir
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import ConfigError, UpstreamUnavailable
 from ocr_serving.predictor.remote import RemotePredictor
+from ocr_serving.server import supervisor
+from ocr_serving.server.supervisor import ModelServerProcess
 from ocr_serving.settings import Settings
-from ocr_serving.supervisor import ModelServerProcess
 
 IMAGE = np.full((1, 64, 64, 3), 255, np.uint8)
 
@@ -123,7 +124,7 @@ def test_listens_on_the_loopback_address_only(det):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_child_does_not_outlive_its_owner(det, how):
     code = (
-        "import sys, time; from ocr_serving.settings import Settings; from ocr_serving.supervisor import *\n"
+        "import sys, time; from ocr_serving.settings import Settings; from ocr_serving.server.supervisor import *\n"
         f"server = ModelServerProcess({str(det)!r}, Settings(worker_port={server_process.free_port()}))\n"
         "server.start(); print(server._child.process.pid, flush=True); time.sleep(600)"
     )

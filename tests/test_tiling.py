@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_serving import tiling
 from ocr_serving.detection import Detector
+from ocr_serving.reading import tiling
 from ocr_serving.settings import Settings
 
 

@@ -10,11 +10,12 @@ import zoo_models
 from ocr_requests import without_spaces
 from PIL.Image import Resampling
 
-from ocr_serving import samples, upside_down
+from ocr_serving import samples
 from ocr_serving.detection import Detector
 from ocr_serving.draw import WEIGHT
 from ocr_serving.errors import BadUpstream, DeadlineExceeded, EngineFailed, Overloaded, UpstreamUnavailable
 from ocr_serving.pipeline import Pipeline
+from ocr_serving.reading import upside_down
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.settings import Settings
 

@@ -23,8 +23,8 @@ from ocr_serving.engine.base import normalize
 from ocr_serving.engine.openvino import read_graph
 from ocr_serving.errors import ConfigError, OcrServingError
 from ocr_serving.geometry import Image
-from ocr_serving.map_size import to_map_size
 from ocr_serving.model_dir import ModelDir
+from ocr_serving.reading.map_size import to_map_size
 from ocr_serving.settings import Settings
 
 

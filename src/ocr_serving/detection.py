@@ -16,16 +16,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import kernels, memory
+from ocr_serving import memory
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadUpstream, LimitExceeded
 from ocr_serving.geometry import Image, Quads, order_points, reading_order, side_lengths
 from ocr_serving.logistic import logit
-from ocr_serving.map_size import map_size, nearest_multiple, to_map_size
 from ocr_serving.model_dir import DET_LOGITS, DET_STRIDE, INPUT
 from ocr_serving.predictor.base import Predictor
+from ocr_serving.reading import kernels
+from ocr_serving.reading.map_size import map_size, nearest_multiple, to_map_size
+from ocr_serving.reading.tiling import windows
 from ocr_serving.settings import Settings
-from ocr_serving.tiling import windows
 
 MIN_SIZE = 2.0
 """Kernels with a shorter side, in pixels of the map, are noise, and so are boxes that are not longer by BOX_MARGIN.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import columns
+from ocr_serving.reading import columns
 
 Quads = NDArray[np.float32]
 Image = NDArray[np.uint8]

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import image_header, memory, orientation, png
+from ocr_serving import memory
 from ocr_serving.errors import BadInput, LimitExceeded
 from ocr_serving.geometry import Image
+from ocr_serving.image_files import image_header, orientation, png
 
 KINDS = "PNG, JPEG, BMP, GIF, TIFF, WebP, PNM, JPEG 2000, AVIF, Radiance HDR or Sun raster"
 """What decode() reads, for sentences."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import blocks, memory, sideways, upside_down
+from ocr_serving import memory
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector, is_cut_out, is_small_line
 from ocr_serving.errors import (
@@ -21,6 +21,7 @@ from ocr_serving.errors import (
     UpstreamUnavailable,
 )
 from ocr_serving.geometry import Image, Quads, corners, crops
+from ocr_serving.reading import blocks, sideways, upside_down
 from ocr_serving.recognition import Line, Recognizer
 from ocr_serving.timings import Timings
 

@@ -19,16 +19,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import leaders, memory
+from ocr_serving import memory
 from ocr_serving.deadline import Deadline, remaining
 from ocr_serving.errors import BadUpstream, EngineFailed, OcrServingError
 from ocr_serving.geometry import Image
-from ocr_serving.long_lines import join, pieces
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE, INPUT
-from ocr_serving.portions import CPU_BATCH_WIDTH, Batch, batches, portions
 from ocr_serving.predictor.base import Array, Predictor
+from ocr_serving.reading import leaders
+from ocr_serving.reading.long_lines import join, pieces
+from ocr_serving.reading.portions import CPU_BATCH_WIDTH, Batch, batches, portions
+from ocr_serving.reading.tiling import Window
 from ocr_serving.settings import Settings
-from ocr_serving.tiling import Window
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from ocr_serving import image
 from ocr_serving.engine.base import normalize
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
-from ocr_serving.map_size import input_size
 from ocr_serving.model_dir import DET_STRIDE, Normalization
+from ocr_serving.reading.map_size import input_size
 from ocr_serving.settings import Settings
 
 Array = NDArray[Any]

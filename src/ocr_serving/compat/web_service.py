@@ -21,8 +21,8 @@ from ocr_serving.compat.outputs import Outputs
 from ocr_serving.deadline import Deadline
 from ocr_serving.errors import BadInput, ConfigError, OcrServingError
 from ocr_serving.model_dir import CTC_INDEX, CTC_SCORE
+from ocr_serving.server.supervisor import ModelServerProcess
 from ocr_serving.settings import Settings
-from ocr_serving.supervisor import ModelServerProcess
 from ocr_serving.web import app, exchange, openapi, request_form, serving
 from ocr_serving.web.backend import Backend
 from ocr_serving.web.metrics import Metrics

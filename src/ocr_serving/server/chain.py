@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving import base64_text, image, image_header
+from ocr_serving import base64_text, image
 from ocr_serving.deadline import Deadline
 from ocr_serving.detection import Detector
 from ocr_serving.errors import BadInput, TooLarge
+from ocr_serving.image_files import image_header
 from ocr_serving.model_dir import (
     CTC_INDEX,
     CTC_SCORE,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from ocr_serving import image, image_header
+from ocr_serving import image
 from ocr_serving.cores import usable_cores
 from ocr_serving.errors import BadInput
 from ocr_serving.geometry import Image
+from ocr_serving.image_files import image_header
 from ocr_serving.server.metrics import CONTENT_TYPE
 from ocr_serving.settings import Settings
 from ocr_serving.web import errors, exchange, openapi, request_form

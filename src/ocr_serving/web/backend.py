@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocr_serving.deadline import Deadline
-from ocr_serving.supervisor import ModelServerProcess
+from ocr_serving.server.supervisor import ModelServerProcess
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from ocr_serving.errors import BadInput, BadUpstream, UpstreamUnavailable
 from ocr_serving.model_dir import DET_LOGITS, FLOAT32, INPUT, ModelDir, Variable
 from ocr_serving.predictor.base import Array, Arrays
 from ocr_serving.predictor.remote import RemotePredictor
+from ocr_serving.server.supervisor import ModelServerProcess
 from ocr_serving.settings import Settings
-from ocr_serving.supervisor import ModelServerProcess
 
 DET_FEEDS = (Variable(INPUT, INPUT, FLOAT32, (3, 960, 960)),)
 DET_FETCHES = (Variable(DET_LOGITS, DET_LOGITS, FLOAT32, ()),)

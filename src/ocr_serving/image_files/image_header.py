@@ -11,8 +11,8 @@ import re
 import struct
 from collections.abc import Callable, Collection, Iterator
 
-from ocr_serving import avif_header, jpeg2000_header
-from ocr_serving.avif_header import Size
+from ocr_serving.image_files import avif_header, jpeg2000_header
+from ocr_serving.image_files.avif_header import Size
 
 _MAX_TEXT_HEADER = 4096
 """Bytes searched in a format whose header is text."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving.long_lines import Steps
+from ocr_serving.reading.long_lines import Steps
 
 CHARACTERS = frozenset(" .·…‥・•-—_")
 """What leaders are read as."""

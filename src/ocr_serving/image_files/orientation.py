@@ -7,8 +7,8 @@ import struct
 import cv2
 import numpy as np
 
-from ocr_serving import avif_header, image_header
 from ocr_serving.geometry import Image
+from ocr_serving.image_files import avif_header, image_header
 
 _TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)

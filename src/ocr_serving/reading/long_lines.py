@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_serving.tiling import Window, windows
+from ocr_serving.reading.tiling import Window, windows
 
 OVERLAP = 8
 """Of two pieces, in heights of the line: half a dozen Chinese characters, a dozen Latin ones."""

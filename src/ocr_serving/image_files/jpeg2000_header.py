@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from ocr_serving.avif_header import Size, boxes
+from ocr_serving.image_files.avif_header import Size, boxes
 
 Picture = tuple[int, int, int]
 """Width, height, channels."""

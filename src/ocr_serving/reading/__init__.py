@@ -1,0 +1,1 @@
+"""Rules of reading a page, one a file: what detection, recognition and the pipeline decide by."""

@@ -84,10 +84,10 @@ def better(first, turned, quads=None):
     return upside_down.better(first, again, lying), lying.tolist()
 
 
-def test_doubtful_lines_are_read_turned_if_many_are_or_most():
+def test_doubtful_lines_are_read_turned_if_many_are_very_doubtful_or_most_are_doubtful():
     assert upside_down.doubtful(lines(0.0, 0.95, 0.5, 0.86), boxes(column(4))) == [2, 3]
     sure = lines(*[1.0] * 10)
-    few, many = [sure + lines(*[0.8] * count) for count in (7, 8)]
+    few, many = [sure + lines(0.85, 0.85, *[0.7] * count) for count in (5, 6)]
     assert upside_down.doubtful(few, boxes(column(17))) == []
     assert upside_down.doubtful(many, boxes(column(18))) == [*range(10, 18)]
 

@@ -13,8 +13,9 @@ from ocr_serving.recognition import Line
 _DOUBTFUL = 0.9
 """Lines whose letters score less are read turned by half, too: nine in ten that lie upside down, and of those that lie
 as they should one in a hundred on receipts, a fifth on photos."""
-_MANY = 8
-"""Doubtful lines of a page, among which some may lie upside down; fewer are but the illegible words of a photo."""
+_MANY, _VERY_DOUBTFUL = 6, 0.8
+"""So many lines of a page whose letters score less: some may lie upside down, of which three in four do. Of those that
+lie as they should it is one in fifty on receipts; fewer of a page are but the illegible words of a photo."""
 _SURE, _GAIN, _LEAST = 0.9, 0.1, 2
 """A line turned by half is believed from this score on, if that is so much more, and it has so many characters."""
 _FEWEST = 2
@@ -24,8 +25,8 @@ _NEIGHBOURS = 5
 
 
 def doubtful(lines: Sequence[Line], quads: Quads) -> list[int]:
-    """Indices of the lines that may lie upside down, of boxes (n, 4, 2): those that are doubtful, if there are many, or
-    more of them than others, by lines with letters, each as much as it is long; else those of them that stand.
+    """Indices of the lines that may lie upside down, of boxes (n, 4, 2): those that are doubtful, if many are very
+    doubtful, or more doubtful than not, by lines with letters, each as much as it is long; else those that stand.
 
     A line that lies upside down may read as nothing at all, or as a mark or two. If no line has letters that are
     sure, as where there is but one, those without any are read turned, too.
@@ -34,7 +35,7 @@ def doubtful(lines: Sequence[Line], quads: Quads) -> list[int]:
         return [i for i, line in enumerate(lines) if line.error is None]
     found = [i for i, line in enumerate(lines) if 0 < line.letters < _DOUBTFUL]
     share = sum(len(lines[i].text) for i in found) / max(1, sum(len(line.text) for line in lines if line.letters))
-    if len(found) >= _MANY or share > 0.5:
+    if sum(lines[i].letters < _VERY_DOUBTFUL for i in found) >= _MANY or share > 0.5:
         return found
     stands = is_column(*side_lengths(quads)).tolist()
     return [i for i in found if stands[i]]

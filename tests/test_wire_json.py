@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from rpc_peers import CAPTURES
 
 from ocr_serving.errors import BadInput, TooLarge
-from ocr_serving.wire import json_array, json_form
+from ocr_serving.wire import elements, json_array, json_form
 from ocr_serving.wire.tensor import Tensor
 
 TYPES = ["i8", "f4", "i4", "f8", "i2", "f2", "u1", "i1", "?"]
@@ -154,7 +154,7 @@ def test_data_of_another_type_is_refused(data, dtype):
 
 @pytest.mark.parametrize("dtype", ["f4", "i8", "?"])
 def test_arrays_of_many_pieces_are_read_and_written(monkeypatch, dtype):
-    monkeypatch.setattr(json_array, "_PIECE", 3)
+    monkeypatch.setattr(elements, "PIECE", 3)
     array = np.arange(100).astype(dtype).reshape(10, 10)
     text = bytes(json_array.encode(array))
     assert json.loads(text) == array.ravel().tolist()
@@ -168,7 +168,7 @@ def test_arrays_of_many_pieces_are_read_and_written(monkeypatch, dtype):
 )
 @pytest.mark.parametrize("piece", [1, 3, 1000])
 def test_what_is_no_array_of_numbers_is_refused_in_any_piece(monkeypatch, data, piece):
-    monkeypatch.setattr(json_array, "_PIECE", piece)
+    monkeypatch.setattr(elements, "PIECE", piece)
     with pytest.raises(BadInput, match="float32"):
         json_array.decode(data.encode(), np.dtype("f4"))
 
@@ -198,7 +198,7 @@ def test_other_threads_do_not_wait_for_a_large_array(form):
 
 def test_an_array_that_takes_too_much_as_json_is_given_up_on_the_way(monkeypatch):
     monkeypatch.setattr(json_array, "MAX_BODY", 1000)
-    monkeypatch.setattr(json_array, "_PIECE", 10)
+    monkeypatch.setattr(elements, "PIECE", 10)
     assert len(bytes(json_array.encode(np.zeros(200, np.float32)))) == 801
     with pytest.raises(TooLarge, match="more than 1000 bytes as JSON"):
         json_array.encode(np.zeros(300, np.float32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -226,7 +227,7 @@ class HttpClient(ConfiguredClient):
     def _request(self, feed: Any, fetch: str | Sequence[str] | None, batch: bool) -> tuple[list[Tensor], list[str]]:
         config = self._loaded()
         mapping = http_feeds.as_mapping(feed, config.feeds)
-        convert = http_feeds.converter(config.is_chain)
+        convert = partial(http_feeds.as_array, is_chain=config.is_chain)
         return feeds.tensors(mapping, config.feeds, batch, convert), config.known_fetches(fetch)
 
     def _attempt(self, call: Callable[[], Any]) -> Any:

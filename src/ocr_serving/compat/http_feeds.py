@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ocr_serving.compat import feeds
-from ocr_serving.compat.feeds import BadCall, Converter
+from ocr_serving.compat.feeds import BadCall
 from ocr_serving.model_dir import Variable
 from ocr_serving.predictor.base import Array
 from ocr_serving.wire import tensor
@@ -27,21 +27,17 @@ def as_mapping(feed: Any, variables: Sequence[Variable]) -> Mapping[str, Any]:
     return feeds.as_mapping(feed, variables)
 
 
-def converter(is_chain: bool) -> Converter:
-    """What makes arrays for a model, or for several in a chain.
-
-    There text stays text whatever the first model declares, as it does in feeds.as_array: det and rec chained take an
-    image file's base64. One model's numbers are not told as text.
-    """
-    return _as_chains_array if is_chain else as_array
-
-
-def as_array(value: Any, variable: Variable, batch: bool) -> Array:
+def as_array(value: Any, variable: Variable, batch: bool, *, is_chain: bool = False) -> Array:
     """An array as feeds.as_array makes it; a list fills [1 or its length] + the declared shape, one value that shape.
+
+    For several models in a chain text stays text whatever the first one declares, as it does in feeds.as_array: det and
+    rec chained take an image file's base64. One model's numbers are not told as text.
 
     Raises:
         BadCall: another number of elements, or text for numbers or the other way round.
     """
+    if is_chain and isinstance(value, (str, bytes)):
+        return feeds.as_array(value, variable, batch)
     if isinstance(value, np.ndarray) and value.ndim and variable.elem_type != tensor.STRING:
         return feeds.as_array(value, variable, batch)
     shape = variable.shape
@@ -59,8 +55,3 @@ def as_array(value: Any, variable: Variable, batch: bool) -> Array:
     if is_text:
         raise BadCall("feedvar is not string-type,feed can`t be a single string.")
     return feeds.as_array(array, variable, batch=True)
-
-
-def _as_chains_array(value: Any, variable: Variable, batch: bool) -> Array:
-    """See converter."""
-    return (feeds.as_array if isinstance(value, (str, bytes)) else as_array)(value, variable, batch)

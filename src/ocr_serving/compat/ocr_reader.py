@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -137,7 +138,7 @@ class OCRReader:
             BadInput: none fits.
         """
         if self._is_named:
-            known, spare = self._dictionaries, len(self._dictionaries[0])
+            known, spare = self._dictionaries, math.inf
         else:
             known, spare = [served, *self._dictionaries], 1  # some models are trained without the space at the end
         for characters in known:

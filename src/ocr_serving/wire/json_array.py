@@ -6,7 +6,7 @@ while it reads or writes, and Python's numbers take eight times the memory of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput, TooLarge
+from ocr_serving.wire import elements
 from ocr_serving.wire.frame import MAX_BODY
 
 _ELEMENTS: dict[str, msgspec.json.Decoder[Any]] = {
@@ -22,8 +23,6 @@ _ELEMENTS: dict[str, msgspec.json.Decoder[Any]] = {
     for kind, python_type in {"f": float, "i": int, "u": int, "b": bool}.items()
 }
 """numpy's kind of a type -> decoder of its elements."""
-_PIECE = 64 * 1024
-"""Elements, or bytes of text, at a time: a few milliseconds."""
 
 
 def encode(array: NDArray[Any]) -> msgspec.Raw:
@@ -39,8 +38,8 @@ def encode(array: NDArray[Any]) -> msgspec.Raw:
     flat = array.ravel()
     pieces = []
     size = 0
-    for at in range(0, flat.size, _PIECE):
-        pieces.append(msgspec.json.encode(_elements(flat[at : at + _PIECE]).tolist())[1:-1])
+    for at in range(0, flat.size, elements.PIECE):
+        pieces.append(msgspec.json.encode(_elements(flat[at : at + elements.PIECE]).tolist())[1:-1])
         size += len(pieces[-1])
         if size > MAX_BODY:
             raise TooLarge(f"An array takes more than {MAX_BODY} bytes as JSON, the limit; ask for it in binary.")
@@ -66,23 +65,6 @@ def decode(text: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.concatenate(pieces)
 
 
-def from_list(values: Sequence[float], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A one-dimensional array of numbers: a list, or a repeated field of protobuf.
-
-    Raises:
-        BadInput: an integer out of the type's range. A float out of range becomes infinite, as in the original.
-    """
-    array = np.empty(len(values), dtype)
-    try:
-        with np.errstate(over="ignore"):
-            for at in range(0, len(values), _PIECE):
-                # Slices are lists: newer protobufs' own containers are cast without a look at the range.
-                array[at : at + _PIECE] = np.array(values[at : at + _PIECE], dtype)
-        return array
-    except OverflowError as error:
-        raise BadInput(f"An element is out of the range of {dtype.name}.") from error
-
-
 def _elements(flat: NDArray[Any]) -> NDArray[Any]:
     """Those that JSON lacks as strings."""
     if flat.dtype.kind != "f" or np.isfinite(flat).all():
@@ -103,7 +85,7 @@ def _pieces(text: bytes) -> Iterator[bytes]:
     blank = 0
     at = count = 0
     while at < len(text):
-        end = text.find(b",", at + _PIECE)
+        end = text.find(b",", at + elements.PIECE)
         end = len(text) if end < 0 else end
         flat = text[at:end].translate(None, b"[]")
         at, count = end + 1, count + 1
@@ -117,4 +99,4 @@ def _pieces(text: bytes) -> Iterator[bytes]:
 
 
 def _decode_piece(flat: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return from_list(_ELEMENTS[dtype.kind].decode(b"[%b]" % flat), dtype)
+    return elements.from_numbers(_ELEMENTS[dtype.kind].decode(b"[%b]" % flat), dtype)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import elements, json_array, oip, oip_tensor
+from ocr_serving.wire import elements, oip, oip_tensor
 from ocr_serving.wire import oip_pb2 as pb
 from ocr_serving.wire.fields import cut, delimited
 from ocr_serving.wire.oip import OipRequest
@@ -85,7 +85,7 @@ def _read_contents(given: pb.InferTensor) -> NDArray[Any]:
     contents = getattr(given.contents, _CONTENTS[given.datatype])
     if given.datatype == oip_tensor.BYTES:
         return oip_tensor.from_strings(contents, given.shape)
-    return elements.fill(given.shape, json_array.from_list(contents, oip_tensor.dtype_of(given.datatype)))
+    return elements.fill(given.shape, elements.from_numbers(contents, oip_tensor.dtype_of(given.datatype)))
 
 
 def _value(parameter: pb.InferParameter) -> Any:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ocr_serving.errors import BadInput
-from ocr_serving.wire import elements, json_array
+from ocr_serving.wire import elements
 from ocr_serving.wire import general_model_pb2 as pb
 from ocr_serving.wire.fields import Buffer, delimited, split
 
@@ -221,7 +221,7 @@ class PackedTensor:
         if layout.field in self._raws:
             return elements.from_bytes(self._raws[layout.field], layout.dtype)
         if layout.field != TENSOR_CONTENT and (parsed := getattr(self._message, layout.field_name)):
-            return json_array.from_list(parsed, layout.dtype)
+            return elements.from_numbers(parsed, layout.dtype)
         content = self._raws.get(TENSOR_CONTENT, self._message.tensor_content)
         return elements.from_bytes(content, layout.dtype)
 
